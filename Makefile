@@ -1,0 +1,60 @@
+# Everything lives in .venv and in BentoML's store; `make help` lists the targets.
+SHELL := /bin/bash
+PYTHON ?= python3
+PORT ?= 3000
+FAMILY ?= gradient_boosting
+BACKEND ?= docker
+export BENTOML_DO_NOT_TRACK ?= True
+export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
+
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev train serve test check format lock image clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.serving ## create .venv with what training and serving need
+
+setup-dev: $(VENV)/.dev ## create .venv with everything, tests and checks included
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, as PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.serving: requirements/training.txt | $(BIN)/python
+	$(BIN)/python -m pip install --require-hashes -r $<
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt | $(BIN)/python
+	$(BIN)/python -m pip install --require-hashes -r $<
+	@touch $@ $(VENV)/.serving
+
+train: setup ## train and save a model (FAMILY=gradient_boosting) unless the store has one that can serve
+	@$(BIN)/python train_and_save.py $(FAMILY) --if-missing
+
+serve: train ## train if needed, then serve on PORT=3000
+	@$(BIN)/python -m causeway.first_call --port $(PORT) & PATH="$(CURDIR)/$(BIN):$$PATH" exec bentoml serve --port $(PORT)
+
+test: setup-dev ## set up and run the tests
+	$(BIN)/python -m pytest
+
+check: setup-dev ## lint, types, and generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup-dev ## let ruff rewrite the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: setup-dev ## pin requirements/*.txt again, with hashes
+	cd requirements && ../$(BIN)/$(LOCK) --upgrade dev.in -o dev.txt
+	cd requirements && ../$(BIN)/$(LOCK) training.in -c dev.txt -o training.txt
+	cd requirements && ../$(BIN)/$(LOCK) serving.in -c dev.txt -o serving.txt
+
+clean: ## remove .venv and caches (not the model store)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
