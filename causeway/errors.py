@@ -1,0 +1,437 @@
+"""Everything that Causeway refuses or fails at, each with the facts that explain it.
+
+    CausewayError
+    ├── Refusal                     a request that gets no prediction; has an HTTP status and a code
+    │   ├── BadRequest (400)        malformed, or outside the model's contract
+    │   │   ├── BodyNotJson, BodyNotAnObject
+    │   │   ├── FeaturesMissing, FeaturesAmbiguous, NoRows, FeaturesNot2D, RaggedRows, WrongWidth
+    │   │   ├── NotANumber, NotFinite, NotAnInteger, OutOfRange
+    │   │   ├── RowsNotObjects, UnknownName, MissingName
+    │   │   └── InvalidHeader
+    │   ├── NotFound (404)
+    │   ├── MethodNotAllowed (405)
+    │   ├── BodyTooLarge, TooManyRows (413)
+    │   ├── UnsupportedMediaType (415)
+    │   ├── ModelFailed, InternalError (500)
+    │   ├── NotReady (503)
+    │   └── DeadlineExceeded (504)
+    ├── VersionRefused              a saved version that must not serve
+    │   └── DigestMismatch, ContractBroken, EngineFailed, SamplesDiffer
+    ├── VersionNotFound             no such version in the model store
+    ├── TableRefused                a training table that cannot be learnt from
+    ├── GateFailed                  a trained model that is not good enough to be saved
+    ├── UnknownFamily, InvalidParam what `train_and_save.py` was asked for does not exist
+    ├── InvalidSetting              an environment variable with a value that means nothing
+    └── CallFailed                  the client got no answer
+        └── Unreachable, CallTimedOut, UnexpectedAnswer
+
+A class builds its message from facts and keeps them as attributes. A `Refusal` travels as one JSON object
+(`body`), and `Refusal.from_body` makes the same object of it on the caller's side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+Fact = str | int | float | None | Sequence[str]
+
+
+class CausewayError(Exception):
+    """Base of all errors; `facts` are also readable as attributes."""
+
+    def __init__(self, message: str, **facts: Fact) -> None:
+        super().__init__(message)
+        self.message = message
+        self.facts = facts
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["facts"][name]
+        except KeyError:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}") from None
+
+
+class Refusal(CausewayError):
+    """A request that gets no prediction, with its HTTP status, a stable code and the facts."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "refused"
+    request_id: str | None = None
+    retry_after_s: float | None = None
+    by_code: ClassVar[dict[str, type[Refusal]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        if "code" in cls.__dict__:
+            Refusal.by_code[cls.code] = cls
+
+    def body(self, request_id: str) -> dict[str, Any]:
+        """The JSON object that tells the caller: `error`, `code`, `request_id` and the facts."""
+        return {"error": self.message, "code": self.code, "request_id": request_id, **self.facts}
+
+    @staticmethod
+    def from_body(status: int, body: Mapping[str, Any]) -> Refusal:
+        """The refusal that a server sent as `body`; codes this version does not know become a plain `Refusal`."""
+        cls = Refusal.by_code.get(str(body.get("code")), Refusal)
+        refusal = cls.__new__(cls)
+        facts = {name: value for name, value in body.items() if name not in ("error", "code", "request_id")}
+        CausewayError.__init__(refusal, str(body.get("error")), **facts)
+        refusal.request_id = body.get("request_id")
+        if cls is Refusal:
+            refusal.__dict__.update(status=status, code=str(body.get("code")))
+        return refusal
+
+
+class BadRequest(Refusal):
+    """The request is malformed or outside the model's contract; sending it again will not help."""
+
+    status = 400
+
+
+class BodyNotJson(BadRequest):
+    """The body is not JSON in UTF-8."""
+
+    code = "body_not_json"
+
+    def __init__(self) -> None:
+        super().__init__("The body must be JSON in UTF-8")
+
+
+class BodyNotAnObject(BadRequest):
+    """The body is JSON, but an array, a string, a number or null."""
+
+    code = "body_not_an_object"
+
+    def __init__(self) -> None:
+        super().__init__('The body must be a JSON object: {"features": [[...], ...]} or {"rows": [{...}, ...]}')
+
+
+class FeaturesMissing(BadRequest):
+    """The object has neither `features` nor `rows`."""
+
+    code = "features_missing"
+
+    def __init__(self) -> None:
+        super().__init__('The body needs "features" (rows of numbers) or "rows" (objects by name)')
+
+
+class FeaturesAmbiguous(BadRequest):
+    """The object has both `features` and `rows`."""
+
+    code = "features_ambiguous"
+
+    def __init__(self) -> None:
+        super().__init__('The body has both "features" and "rows"; send one of them')
+
+
+class NoRows(BadRequest):
+    """`features` or `rows` is an empty array."""
+
+    code = "no_rows"
+
+    def __init__(self) -> None:
+        super().__init__("At least one row is needed")
+
+
+class FeaturesNot2D(BadRequest):
+    """`features` is not an array of arrays of numbers."""
+
+    code = "features_not_2d"
+
+    def __init__(self, row: int | None = None) -> None:
+        where = "" if row is None else f"; row {row} is not an array of numbers"
+        super().__init__(f"Features must be a 2-D array{where}", **({} if row is None else {"row": row}))
+
+
+class RaggedRows(BadRequest):
+    """Rows of `features` differ in width; `row` is the first that differs from row 0."""
+
+    code = "features_ragged"
+
+    def __init__(self, row: int, expected: int, got: int) -> None:
+        super().__init__(
+            f"Features must be a 2-D array; row {row} has {got} values where row 0 has {expected}",
+            row=row,
+            expected=expected,
+            got=got,
+        )
+
+
+class WrongWidth(BadRequest):
+    """Every row has the same width, but not the contract's."""
+
+    code = "features_wrong_width"
+
+    def __init__(self, expected: int, got: int) -> None:
+        super().__init__(f"Each row must have {expected} values, got {got}", expected=expected, got=got)
+
+
+def _place(row: int, column: int, name: str) -> str:
+    return f"Row {row}, column {column} ({name})"
+
+
+class NotANumber(BadRequest):
+    """A value is a string, null, boolean, array or object."""
+
+    code = "feature_not_a_number"
+
+    def __init__(self, row: int, column: int, name: str, got: str) -> None:
+        super().__init__(
+            f"{_place(row, column, name)} must be a number, got {got}", row=row, column=column, name=name, got=got
+        )
+
+
+class NotFinite(BadRequest):
+    """A value is NaN, infinite, or larger than any 64-bit float."""
+
+    code = "feature_not_finite"
+
+    def __init__(self, row: int, column: int, name: str) -> None:
+        super().__init__(f"{_place(row, column, name)} must be a finite number", row=row, column=column, name=name)
+
+
+class NotAnInteger(BadRequest):
+    """A value of an integer feature has a fractional part."""
+
+    code = "feature_not_an_integer"
+
+    def __init__(self, row: int, column: int, name: str) -> None:
+        super().__init__(f"{_place(row, column, name)} must be a whole number", row=row, column=column, name=name)
+
+
+class OutOfRange(BadRequest):
+    """A value is outside the hard range that the contract gives the feature."""
+
+    code = "feature_out_of_range"
+
+    def __init__(self, row: int, column: int, name: str, minimum: float, maximum: float) -> None:
+        super().__init__(
+            f"{_place(row, column, name)} must be between {minimum:g} and {maximum:g}",
+            row=row,
+            column=column,
+            name=name,
+            minimum=minimum,
+            maximum=maximum,
+        )
+
+
+class RowsNotObjects(BadRequest):
+    """`rows` is not an array of objects."""
+
+    code = "rows_not_objects"
+
+    def __init__(self, row: int | None = None) -> None:
+        where = "" if row is None else f"; row {row} is not"
+        super().__init__(f'"rows" must be an array of objects{where}', **({} if row is None else {"row": row}))
+
+
+class UnknownName(BadRequest):
+    """A row has a name that the contract does not; the name itself is not echoed."""
+
+    code = "row_unknown_name"
+
+    def __init__(self, row: int, suggestion: str | None) -> None:
+        hint = f'; did you mean "{suggestion}"?' if suggestion else ""
+        super().__init__(f"Row {row} has a name that the contract does not know{hint}", row=row, suggestion=suggestion)
+
+
+class MissingName(BadRequest):
+    """A row lacks a feature of the contract."""
+
+    code = "row_missing_name"
+
+    def __init__(self, row: int, column: int, name: str) -> None:
+        super().__init__(f'Row {row} lacks "{name}"', row=row, column=column, name=name)
+
+
+class InvalidHeader(BadRequest):
+    """A request header has a value that means nothing."""
+
+    code = "header_invalid"
+
+    def __init__(self, header: str, expected: str) -> None:
+        super().__init__(f"{header} must be {expected}", header=header)
+
+
+class NotFound(Refusal):
+    """Nothing is served under this path."""
+
+    status = 404
+    code = "not_found"
+
+    def __init__(self, endpoints: Sequence[str]) -> None:
+        super().__init__("Nothing is served under this path", endpoints=list(endpoints))
+
+
+class MethodNotAllowed(Refusal):
+    """The path exists, but not for this method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, allow: Sequence[str]) -> None:
+        super().__init__(f"This endpoint takes {' or '.join(allow)}", allow=list(allow))
+
+
+class BodyTooLarge(Refusal):
+    """The body is larger than the service reads; refused before it was read to its end."""
+
+    status = 413
+    code = "body_too_large"
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The body must be at most {limit_bytes} bytes", limit_bytes=limit_bytes)
+
+
+class TooManyRows(Refusal):
+    """More rows than one request may have."""
+
+    status = 413
+    code = "too_many_rows"
+
+    def __init__(self, limit_rows: int, got: int) -> None:
+        super().__init__(f"At most {limit_rows} rows a request, got {got}", limit_rows=limit_rows, got=got)
+
+
+class UnsupportedMediaType(Refusal):
+    """The body is not sent as plain JSON."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+    def __init__(self) -> None:
+        super().__init__("Send the body as Content-Type: application/json, in UTF-8 and without Content-Encoding")
+
+
+class ModelFailed(Refusal):
+    """The model raised an error or returned something that is not a finite number; the log has the cause."""
+
+    status = 500
+    code = "model_failed"
+
+    def __init__(self, model_version: str) -> None:
+        super().__init__("The model could not score this request", model_version=model_version)
+
+
+class InternalError(Refusal):
+    """A fault of the service; the log has the cause under the request id."""
+
+    status = 500
+    code = "internal_error"
+
+    def __init__(self) -> None:
+        super().__init__("The service failed; its log has the cause under this request id")
+
+
+class NotReady(Refusal):
+    """No model version is serving."""
+
+    status = 503
+    code = "not_ready"
+
+    def __init__(self, reason: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(f"No model is serving: {reason}", reason=reason)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(Refusal):
+    """The answer was not ready within the time that the request allowed."""
+
+    status = 504
+    code = "deadline_exceeded"
+
+    def __init__(self, timeout_ms: float) -> None:
+        super().__init__(f"Not answered within {timeout_ms:g} ms", timeout_ms=timeout_ms)
+
+
+class VersionRefused(CausewayError):
+    """A saved version that must not serve."""
+
+    def __init__(self, tag: str, reason: str, **facts: Fact) -> None:
+        super().__init__(f"Version {tag} is refused: {reason}", tag=tag, reason=reason, **facts)
+
+
+class DigestMismatch(VersionRefused):
+    """A file is not what was saved: missing, changed, or never recorded."""
+
+    def __init__(self, tag: str, file: str, problem: str) -> None:
+        super().__init__(tag, f"{file} {problem}", file=file)
+
+
+class ContractBroken(VersionRefused):
+    """contract.json cannot be read, or the engine's inputs and outputs do not fit it."""
+
+
+class EngineFailed(VersionRefused):
+    """The engine cannot open or run the model file."""
+
+
+class SamplesDiffer(VersionRefused):
+    """The replayed samples do not give the predictions that were saved with them."""
+
+    def __init__(self, tag: str, worst: float, tolerance: float) -> None:
+        reason = f"its samples differ from the saved predictions by {worst:.3g}, more than {tolerance:g}"
+        super().__init__(tag, reason, worst=worst, tolerance=tolerance)
+
+
+class VersionNotFound(CausewayError):
+    """No such version in the model store."""
+
+    def __init__(self, tag: str) -> None:
+        super().__init__(f"The model store has no version {tag}; `bentoml models list` shows what it has", tag=tag)
+
+
+class TableRefused(CausewayError):
+    """A training table that cannot be learnt from; the message says what to do."""
+
+
+class GateFailed(CausewayError):
+    """A trained model that is not good enough to be saved, with every reason."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        super().__init__("The model is not saved: " + "; ".join(reasons), reasons=list(reasons))
+
+
+class UnknownFamily(CausewayError):
+    """No file of that name in models/ has the surface of a model family."""
+
+    def __init__(self, name: str, known: Sequence[str], problem: str = "") -> None:
+        there_are = ", ".join(known)
+        super().__init__(f"No model family {name!r}{problem}; there are: {there_are}", name=name, known=list(known))
+
+
+class InvalidParam(CausewayError):
+    """A hyper-parameter that the family does not have, or a value that it cannot take."""
+
+
+class InvalidSetting(CausewayError):
+    """An environment variable with a value that means nothing."""
+
+    def __init__(self, variable: str, value: str, expected: str) -> None:
+        super().__init__(f"{variable}={value!r}: must be {expected}", variable=variable, value=value, expected=expected)
+
+
+class CallFailed(CausewayError):
+    """The client got no answer to a request."""
+
+
+class Unreachable(CallFailed):
+    """No connection to the service, or it broke before an answer came."""
+
+    def __init__(self, url: str, request_id: str, cause: str) -> None:
+        super().__init__(f"{url} did not answer: {cause}", url=url, request_id=request_id)
+
+
+class CallTimedOut(CallFailed):
+    """The client's own timeout ran out."""
+
+    def __init__(self, url: str, request_id: str) -> None:
+        super().__init__(f"{url} did not answer in time", url=url, request_id=request_id)
+
+
+class UnexpectedAnswer(CallFailed):
+    """Something answered that does not speak the wire contract: a proxy, or another service."""
+
+    def __init__(self, url: str, request_id: str, status: int) -> None:
+        message = f"{url} answered {status} outside the wire contract"
+        super().__init__(message, url=url, request_id=request_id, status=status)

@@ -1,0 +1,34 @@
+"""Events as one line each: a name and fields, JSON in production, readable on a terminal.
+
+One event a decision (loaded, refused, failed). Requests are not logged, and features never are.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import structlog
+
+
+def configure(log_format: str) -> None:
+    """Writes events to stderr as `json`, as `console` lines, or as `auto` decides by whether stderr is a terminal."""
+    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([] if console else [structlog.processors.dict_tracebacks]),
+            renderer,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def get() -> structlog.typing.FilteringBoundLogger:
+    """The logger; call as `log.info("version_loaded", model_version=tag)`."""
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+    return logger

@@ -1,0 +1,189 @@
+"""The OpenAPI document of the service, with examples from the model that is serving."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from causeway import errors
+from causeway.errors import Refusal
+from causeway.settings import Settings
+from causeway.version import ModelVersion
+
+EXAMPLE_ID = "3f0c1d5e9a7b42c6"
+_JSON = "application/json"
+_PREDICT_REFUSALS: tuple[Refusal, ...] = (
+    errors.FeaturesNot2D(),
+    errors.BodyTooLarge(8_388_608),
+    errors.UnsupportedMediaType(),
+    errors.ModelFailed("fraud:3s2vb6xkjoeq"),
+    errors.NotReady("it is being loaded"),
+    errors.DeadlineExceeded(1000),
+)
+
+
+def document(version: ModelVersion | None, settings: Settings) -> dict[str, Any]:
+    """The OpenAPI 3.0 document; `version` gives features, ranges and example rows, None leaves them out."""
+    tag = version.tag if version else "name:version"
+    return {
+        "openapi": "3.0.3",
+        "info": {
+            "title": "Causeway",
+            "version": tag,
+            "description": "Scores rows with a versioned model. Every refusal is one JSON object with `error`, `code`, "
+            "`request_id` and the facts: the row, the column, the limit.",
+        },
+        "paths": {
+            "/predict": {"post": _predict(version, settings)},
+            "/health": {"get": _health(tag)},
+            **{path: {"get": _plain(summary)} for path, summary in _INFRASTRUCTURE.items()},
+        },
+        "components": {"schemas": {"Refusal": _REFUSAL, "Prediction": _prediction(version, tag), **_rows(version)}},
+    }
+
+
+_INFRASTRUCTURE = {
+    "/livez": "200 while the process runs.",
+    "/healthz": "The same as /livez.",
+    "/readyz": "200 when a model version is serving, otherwise 503.",
+    "/metrics": "Metrics in the Prometheus text format.",
+    "/schema.json": "The service's schema, for BentoML's own clients.",
+    "/docs.json": "This document.",
+}
+
+_REFUSAL = {
+    "type": "object",
+    "required": ["error", "code", "request_id"],
+    "properties": {
+        "error": {"type": "string", "description": "What is wrong, for people."},
+        "code": {"type": "string", "description": "What is wrong, for programs.", "enum": sorted(Refusal.by_code)},
+        "request_id": {"type": "string"},
+        "row": {"type": "integer", "description": "Row at fault, from 0."},
+        "column": {"type": "integer", "description": "Column at fault, from 0."},
+        "name": {"type": "string", "description": "Feature at fault."},
+    },
+    "additionalProperties": True,
+}
+
+
+def _rows(version: ModelVersion | None) -> dict[str, Any]:
+    if version is None:
+        return {"Row": {"type": "object"}, "Features": {"type": "array", "items": {"type": "number"}}}
+    features = version.contract.features
+    properties = {
+        feature.name: {
+            "type": "integer" if feature.dtype == "integer" else "number",
+            "minimum": feature.minimum,
+            "maximum": feature.maximum,
+            "description": feature.description,
+        }
+        for feature in features
+    }
+    row = {"type": "object", "required": list(properties), "properties": properties, "additionalProperties": False}
+    vector = {
+        "type": "array",
+        "items": {"type": "number"},
+        "minItems": len(features),
+        "maxItems": len(features),
+        "description": "In this order: " + ", ".join(properties),
+    }
+    return {"Row": row, "Features": vector}
+
+
+def _prediction(version: ModelVersion | None, tag: str) -> dict[str, Any]:
+    width = version.contract.output.width if version else 1
+    return {
+        "type": "object",
+        "required": ["predictions", "model_version", "latency_ms", "request_id", "variant"],
+        "properties": {
+            "predictions": {
+                "type": "array",
+                "description": version.contract.output.description if version else "",
+                "items": {"type": "array", "items": {"type": "number"}, "minItems": width, "maxItems": width},
+            },
+            "model_version": {"type": "string", "example": tag},
+            "latency_ms": {"type": "number", "description": "Time in the service, in milliseconds."},
+            "request_id": {"type": "string"},
+            "variant": {"type": "string", "enum": ["champion"]},
+        },
+    }
+
+
+def _predict(version: ModelVersion | None, settings: Settings) -> dict[str, Any]:
+    request: dict[str, Any] = {"schema": {"oneOf": [_body("features", "Features"), _body("rows", "Row")]}}
+    answer: dict[str, Any] = {"schema": {"$ref": "#/components/schemas/Prediction"}}
+    if version:
+        example = version.example
+        named = [dict(zip(version.contract.names, row, strict=True)) for row in example]
+        request["examples"] = {
+            "features": {"summary": "Rows in contract order", "value": {"features": example}},
+            "rows": {"summary": "Rows by name", "value": {"rows": named}},
+        }
+        answer["example"] = {
+            "predictions": version.predict(version.contract.from_features(example)).astype(float).round(6).tolist(),
+            "model_version": version.tag,
+            "latency_ms": 0.4,
+            "request_id": EXAMPLE_ID,
+            "variant": "champion",
+        }
+    return {
+        "operationId": "predict",
+        "summary": "Score rows",
+        "description": f"At most {settings.max_rows} rows and {settings.max_body_bytes} bytes a request.",
+        "parameters": [
+            _header("X-Request-ID", {"type": "string", "pattern": "^[!-~]{1,128}$"}, "Comes back in the answer."),
+            _header("X-Routing-Key", {"type": "string", "maxLength": 256}, "Who is asking; one key, one variant."),
+            _header(
+                "X-Timeout-Ms",
+                {"type": "number", "minimum": 0, "exclusiveMinimum": True, "default": settings.timeout_ms},
+                f"Milliseconds for this request; at most {settings.max_timeout_ms:g} are granted.",
+            ),
+        ],
+        "requestBody": {"required": True, "content": {_JSON: request}},
+        "responses": {
+            "200": {"description": "One prediction a row, in the order of the rows.", "content": {_JSON: answer}},
+            **{str(refusal.status): _refused(refusal) for refusal in _PREDICT_REFUSALS},
+        },
+    }
+
+
+def _health(tag: str) -> dict[str, Any]:
+    return {
+        "operationId": "health",
+        "summary": "Whether a model version is serving, and which",
+        "responses": {
+            "200": {
+                "description": "Serving.",
+                "content": {
+                    _JSON: {
+                        "schema": {
+                            "type": "object",
+                            "required": ["status", "version"],
+                            "properties": {"status": {"type": "string"}, "version": {"type": "string"}},
+                        },
+                        "example": {"status": "healthy", "version": tag},
+                    }
+                },
+            },
+            "503": _refused(errors.NotReady("it is being loaded")),
+        },
+    }
+
+
+def _body(field: str, item: str) -> dict[str, Any]:
+    rows = {"type": "array", "minItems": 1, "items": {"$ref": f"#/components/schemas/{item}"}}
+    return {"type": "object", "required": [field], "properties": {field: rows}}
+
+
+def _header(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "schema": schema, "description": description}
+
+
+def _refused(refusal: Refusal) -> dict[str, Any]:
+    example = refusal.body(EXAMPLE_ID)
+    schema = {"$ref": "#/components/schemas/Refusal"}
+    summary = (type(refusal).__doc__ or "").splitlines()[0]
+    return {"description": summary, "content": {_JSON: {"schema": schema, "example": example}}}
+
+
+def _plain(summary: str) -> dict[str, Any]:
+    return {"summary": summary, "responses": {"200": {"description": summary}}}

@@ -1,0 +1,92 @@
+"""What an operator can set, read once from the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from causeway.errors import InvalidSetting
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings with their defaults; field `max_rows` is the variable CAUSEWAY_MAX_ROWS, and so on."""
+
+    model: str = "fraud:latest"
+    """Model tag that answers: `name:version`, or `name:latest` for the newest in the store."""
+
+    workers: int = 1
+    """Worker processes that share the port."""
+
+    max_body_bytes: int = 8 * 1024 * 1024
+    """Largest request body, in bytes; a larger one is refused while it is being read."""
+
+    max_rows: int = 10_000
+    """Most rows in one request."""
+
+    timeout_ms: float = 1_000.0
+    """Time for one request, in milliseconds, where it has no X-Timeout-Ms."""
+
+    max_timeout_ms: float = 30_000.0
+    """Cap for X-Timeout-Ms; a request that asks for more gets this."""
+
+    threads: int = 1
+    """Threads that the engine uses for one batch."""
+
+    log_format: str = "auto"
+    """`json` (one object a line), `console` (for people), or `auto`: console on a terminal, otherwise json."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+        """Settings from CAUSEWAY_* variables. Raises `InvalidSetting`, which names the variable and its value."""
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            variable = f"CAUSEWAY_{field.name.upper()}"
+            if variable in environ:
+                values[field.name] = _CHECKS[field.name](variable, environ[variable])
+        return cls(**values)
+
+
+def _number(kind: type[int] | type[float], minimum: float, maximum: float) -> Callable[[str, str], int | float]:
+    name = "a whole number" if kind is int else "a number"
+
+    def check(variable: str, value: str) -> int | float:
+        try:
+            number = kind(value)
+        except ValueError:
+            number = kind(-1)
+        if not minimum <= number <= maximum:
+            raise InvalidSetting(variable, value, f"{name} from {minimum:g} to {maximum:g}")
+        return number
+
+    return check
+
+
+def _tag(variable: str, value: str) -> str:
+    name, _, version = value.partition(":")
+    if not name or not version or any(character.isspace() for character in value):
+        raise InvalidSetting(variable, value, "a model tag, name:version or name:latest")
+    return value
+
+
+def _choice(*choices: str) -> Callable[[str, str], str]:
+    def check(variable: str, value: str) -> str:
+        if value not in choices:
+            raise InvalidSetting(variable, value, f"one of {', '.join(choices)}")
+        return value
+
+    return check
+
+
+_CHECKS: dict[str, Callable[[str, str], Any]] = {
+    "model": _tag,
+    "workers": _number(int, 1, 256),
+    "max_body_bytes": _number(int, 1, 2**30),
+    "max_rows": _number(int, 1, 10**7),
+    "timeout_ms": _number(float, 1, 600_000),
+    "max_timeout_ms": _number(float, 1, 600_000),
+    "threads": _number(int, 1, 256),
+    "log_format": _choice("auto", "json", "console"),
+}

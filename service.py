@@ -1,0 +1,52 @@
+"""The front door: a versioned model behind POST /predict, served by BentoML.
+
+In this folder, with the environment activated: `bentoml serve`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import bentoml
+
+from causeway import codec, logs
+from causeway.deployment import Deployment
+from causeway.rest import Rest, new_request_id
+from causeway.settings import Settings
+
+settings = Settings.from_env()
+deployment = Deployment(settings)
+
+
+@bentoml.service(
+    name="causeway",
+    workers=settings.workers,
+    envs=[{"name": "CAUSEWAY_MODEL", "value": settings.model}],
+)
+class Causeway:
+    """Scores rows with the model version that is deployed."""
+
+    model = bentoml.models.BentoModel(settings.model)
+
+    def __init__(self) -> None:
+        logs.configure(settings.log_format)
+        deployment.start()
+
+    @bentoml.api  # type: ignore[untyped-decorator]
+    async def predict(
+        self, features: list[list[float]] | None = None, rows: list[dict[str, float]] | None = None
+    ) -> dict[str, Any]:
+        """One prediction a row, for `features` in contract order or `rows` by name."""
+        started = time.perf_counter()
+        variant = deployment.champion
+        X = codec.to_array(features, rows, variant.version.contract, settings.max_rows)
+        predictions = (await variant.predict(X)).tolist()
+        latency_ms = (time.perf_counter() - started) * 1000
+        return codec.answer(predictions, variant.version.tag, variant.role, new_request_id(), latency_ms)
+
+    def __is_ready__(self) -> bool:
+        return deployment.is_ready
+
+
+Causeway.add_asgi_middleware(Rest, deployment=deployment, settings=settings)  # type: ignore[attr-defined]
