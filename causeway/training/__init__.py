@@ -1,0 +1,9 @@
+"""From a table to a version that may serve: what `train_and_save.py` and the families in models/ are built from.
+
+Needs the training dependencies (scikit-learn, pandas, skl2onnx); nothing that serves imports this package.
+"""
+
+from causeway.training.dataset import Dataset, Trained
+from causeway.training.export import sklearn_to_onnx
+
+__all__ = ["Dataset", "Trained", "sklearn_to_onnx"]

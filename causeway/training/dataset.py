@@ -1,0 +1,205 @@
+"""Labelled rows that a contract accepts, and how they are split into training and test rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+
+from causeway.contract import Array, Contract
+from causeway.errors import BadRequest, TableRefused
+
+MIN_ROWS = 100
+MIN_POSITIVES = 10
+"""Fewer rows, or fewer of either label, in the training or the test part give metrics that mean nothing."""
+
+
+class Classifier(Protocol):
+    """A fitted scikit-learn classifier of labels 0 and 1."""
+
+    def predict_proba(self, X: Any) -> Any:
+        """(n_rows, 2) probabilities."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A fitted classifier."""
+
+    model: Classifier
+
+    def predict(self, X: Array) -> NDArray[np.float64]:
+        """Probability of label 1, (n_rows,)."""
+        return np.asarray(self.model.predict_proba(X), dtype=np.float64)[:, 1]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """n rows: X (n, n_features) float32 in contract order, and y (n,) int8 of 0 and 1."""
+
+    contract: Contract
+    X: Array
+    y: NDArray[np.int8]
+    source: str
+    """Where the rows come from, for the model card."""
+    time: NDArray[np.datetime64] | None = None
+    """(n,) when each row happened; makes the split one by time."""
+    entity: NDArray[Any] | None = None
+    """(n,) what a row is about (the card's holder, for instance); makes card precision possible."""
+    slices: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    """Named parts of the rows that are evaluated on their own, each an (n,) mask."""
+
+    @classmethod
+    def from_table(
+        cls,
+        contract: Contract,
+        table: pd.DataFrame,
+        label: str,
+        *,
+        source: str,
+        time: str | None = None,
+        entity: str | None = None,
+    ) -> Dataset:
+        """The rows of `table`: contract features by name, `label` of 0 and 1, and the named columns where they exist.
+
+        Raises `TableRefused`, in words that say what to do: missing columns, values outside the contract, labels
+        other than 0 and 1, a constant label, too few rows.
+        """
+        missing = [name for name in (*contract.names, label) if name not in table.columns]
+        if missing:
+            raise TableRefused(
+                f"{source} lacks {len(missing)} columns: {', '.join(missing)}. "
+                "Add them under these names; the label's name is given with --label",
+                missing=missing,
+            )
+        y = _labels(table[label], label)
+        _enough(y, "The table")
+        return cls(
+            contract,
+            _features(contract, table),
+            y,
+            source,
+            time=_times(table[time], time) if time is not None and time in table.columns else None,
+            entity=table[entity].to_numpy() if entity is not None and entity in table.columns else None,
+        )
+
+    def with_slices(self, slices: Mapping[str, NDArray[np.bool_]]) -> Dataset:
+        """The same rows with these slices."""
+        return dataclasses.replace(self, slices=slices)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Dataset:
+        """The rows that a mask or an index array selects."""
+        return dataclasses.replace(
+            self,
+            X=self.X[rows],
+            y=self.y[rows],
+            time=None if self.time is None else self.time[rows],
+            entity=None if self.entity is None else self.entity[rows],
+            slices={name: mask[rows] for name, mask in self.slices.items()},
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256 of features, labels and times, as hexadecimal digits."""
+        digest = hashlib.sha256("\0".join(self.contract.names).encode())
+        digest.update(self.X.tobytes())
+        digest.update(self.y.tobytes())
+        if self.time is not None:
+            digest.update(self.time.astype("datetime64[s]").tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training rows, test rows, and in one sentence how they were told apart."""
+
+    train: Dataset
+    test: Dataset
+    how: str
+
+
+def split(data: Dataset, *, delay_days: int = 7, test_days: int = 7, test_share: float = 0.25, seed: int = 0) -> Split:
+    """By time where the data has it, otherwise stratified.
+
+    By time: the last `test_days` are the test, the `delay_days` before them are left out because their labels would
+    not be known yet, everything before is for training. Test rows of an entity that was already known to be positive
+    (a positive row more than `delay_days` before) are left out, day by day, as in Le Borgne et al., Reproducible
+    Machine Learning for Credit Card Fraud Detection (2022), chapter 3. Stratified: a random `test_share` of each label.
+    Raises `TableRefused` if a part has too few rows or labels.
+    """
+    if data.time is None:
+        train, test = train_test_split(np.arange(len(data)), test_size=test_share, stratify=data.y, random_state=seed)
+        result = Split(
+            data.take(np.sort(train)), data.take(np.sort(test)), f"stratified, {test_share:.0%} of the rows for testing"
+        )
+    else:
+        result = _split_by_time(data, data.time, delay_days, test_days)
+    _enough(result.train.y, "The training part")
+    _enough(result.test.y, "The test part")
+    return result
+
+
+def _split_by_time(data: Dataset, time: NDArray[np.datetime64], delay_days: int, test_days: int) -> Split:
+    day = time.astype("datetime64[D]").astype(np.int64)
+    first_test = int(day.max()) - test_days + 1
+    n_train_days = first_test - delay_days - int(day.min())
+    if n_train_days < 1:
+        raise TableRefused(
+            f"The table spans {int(day.max() - day.min()) + 1} days, too few for training days, {delay_days} days of "
+            f"delay and {test_days} test days; bring more days, or lower --delay-days and --test-days"
+        )
+    test = day >= first_test
+    if data.entity is not None:
+        known = pd.Series(np.where(data.y == 1, day, np.iinfo(np.int64).max)).groupby(data.entity).transform("min")
+        test &= ~(known.to_numpy() < day - delay_days)
+    how = f"by time: {n_train_days} days for training, {delay_days} days of delay, {test_days} days for testing"
+    if data.entity is not None:
+        how += ", without entities already known to be positive"
+    return Split(data.take(day < first_test - delay_days), data.take(test), how)
+
+
+def _features(contract: Contract, table: pd.DataFrame) -> Array:
+    columns = []
+    for name in contract.names:
+        column = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)
+        if np.isnan(column).any():
+            n = int(np.isnan(column).sum())
+            raise TableRefused(f"Column {name} has {n} values that are missing or not numbers; fill or drop these rows")
+        columns.append(column)
+    try:
+        return contract.from_array(np.column_stack(columns))
+    except BadRequest as exc:
+        raise TableRefused(f"{exc.message}; correct the table, or the contract in models/") from exc
+
+
+def _labels(column: pd.Series[Any], label: str) -> NDArray[np.int8]:
+    values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+    if not np.isin(values, (0, 1)).all():
+        raise TableRefused(f"Label {label} must be 0 or 1 in every row; map its values to these")
+    return values.astype(np.int8)
+
+
+def _times(column: pd.Series[Any], name: str) -> NDArray[np.datetime64]:
+    times = pd.to_datetime(column, errors="coerce")
+    if times.isna().any():
+        raise TableRefused(f"Column {name} has {int(times.isna().sum())} values that are not times; correct them")
+    return times.to_numpy(dtype="datetime64[s]")
+
+
+def _enough(y: NDArray[np.int8], what: str) -> None:
+    positives = int(y.sum())
+    if len(y) < MIN_ROWS:
+        raise TableRefused(f"{what} has {len(y)} rows; at least {MIN_ROWS} are needed, so bring more data")
+    if positives in (0, len(y)):
+        raise TableRefused(f"{what} has the same label in all {len(y)} rows; bring rows of both labels")
+    if min(positives, len(y) - positives) < MIN_POSITIVES:
+        few = min(positives, len(y) - positives)
+        raise TableRefused(f"{what} has only {few} rows of one label; bring at least {MIN_POSITIVES}")

@@ -1,0 +1,71 @@
+"""What a trained model must show before it is saved."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causeway.contract import Array
+from causeway.errors import GateFailed
+from causeway.runtime import Runtime
+from causeway.training.evaluation import Evaluation
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The gate's limits."""
+
+    parity: float = 1e-5
+    """Largest absolute difference of the exported model's predictions from the original's."""
+    latency_ms: float = 50.0
+    """Median milliseconds of the exported model for one row."""
+    model_bytes: int = 200_000_000
+    """Size of the exported model file."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the exported model was measured to do."""
+
+    parity: float
+    latency_ms: float
+    model_bytes: int
+
+
+def measure(runtime: Runtime, model: bytes, X: Array, predictions: NDArray[np.float64]) -> Measured:
+    """The exported model on X (n_rows, n_features), beside the original's `predictions` (n_rows,)."""
+    exported = runtime.run(X)[:, 0]
+    seconds = []
+    for row in range(min(len(X), 200)):
+        started = time.perf_counter()
+        runtime.run(X[row : row + 1])
+        seconds.append(time.perf_counter() - started)
+    return Measured(
+        parity=float(np.abs(exported - predictions).max()),
+        latency_ms=statistics.median(seconds) * 1000,
+        model_bytes=len(model),
+    )
+
+
+def check(evaluation: Evaluation, measured: Measured, limits: Limits) -> None:
+    """Raises `GateFailed` with every reason for which the model is not to be saved."""
+    reasons = []
+    model, baseline = evaluation.model, evaluation.baseline
+    # Both are numbers: a test part without positives is refused when the table is split.
+    ap, baseline_ap = model.average_precision or 0.0, baseline.average_precision or 0.0
+    if ap < baseline_ap:
+        reasons.append(f"the baseline beats it (average precision {baseline_ap:.4f} against {ap:.4f})")
+    if ap <= model.positives / model.rows:
+        reasons.append(f"its average precision {ap:.4f} is no better than chance")
+    if not measured.parity <= limits.parity:
+        reasons.append(f"exported, it differs by {measured.parity:.3g}, more than {limits.parity:g}")
+    if measured.latency_ms > limits.latency_ms:
+        reasons.append(f"it takes {measured.latency_ms:.3g} ms for one row, more than {limits.latency_ms:g} ms")
+    if measured.model_bytes > limits.model_bytes:
+        reasons.append(f"its file has {measured.model_bytes} bytes, more than {limits.model_bytes}")
+    if reasons:
+        raise GateFailed(reasons)

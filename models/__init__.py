@@ -1,0 +1,74 @@
+"""The use case: one file per model family, all with the same surface, found by its file name.
+
+A family has NAME (its model's name in the store), CONTRACT, a frozen dataclass Params, and the functions of `Family`.
+It may have `from_table(table, label, source)` where a user's table needs more than the contract's columns.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+from typing import Any, Protocol, cast
+
+import pandas as pd
+
+from causeway.contract import Contract
+from causeway.errors import UnknownFamily
+from causeway.training import Dataset, Trained
+
+SURFACE = ("NAME", "CONTRACT", "Params", "default_data", "train", "to_artifact")
+
+
+class Family(Protocol):
+    """What a file in models/ offers."""
+
+    __name__: str
+    __doc__: str | None
+    NAME: str
+    CONTRACT: Contract
+    Params: type[Any]
+
+    @staticmethod
+    def default_data(seed: int) -> Dataset:
+        """The rows to train on where the user brings none."""
+
+    @staticmethod
+    def train(data: Dataset, params: Any, seed: int) -> Trained:
+        """The model fitted on `data`; the same seed gives the same model."""
+
+    @staticmethod
+    def to_artifact(trained: Trained) -> bytes:
+        """The model as ONNX bytes, input `features`, output `predictions`."""
+
+
+def family(name: str) -> Family:
+    """The family in models/`name`.py. Raises `UnknownFamily`."""
+    if name not in _files():
+        raise UnknownFamily(name, families())
+    module = importlib.import_module(f"models.{name}")
+    missing = _missing(module)
+    if missing:
+        raise UnknownFamily(name, families(), f" (models/{name}.py lacks {', '.join(missing)})")
+    return cast(Family, module)
+
+
+def families() -> list[str]:
+    """Names of all files in models/ that are families."""
+    return [name for name in _files() if not _missing(importlib.import_module(f"models.{name}"))]
+
+
+def dataset(family: Family, table: pd.DataFrame, label: str, source: str) -> Dataset:
+    """The user's `table` as the family's dataset. Raises `TableRefused`."""
+    from_table = getattr(family, "from_table", None)
+    if from_table is not None:
+        return cast(Dataset, from_table(table, label, source))
+    return Dataset.from_table(family.CONTRACT, table, label, source=source)
+
+
+def _files() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(__path__)]
+
+
+def _missing(module: ModuleType) -> list[str]:
+    return [part for part in SURFACE if not hasattr(module, part)]

@@ -1,0 +1,177 @@
+"""The back door: data in, a versioned and gated model out.
+
+On simulated transactions: `python train_and_save.py gradient_boosting`; on your own table, with
+`--data FILE.parquet --label COLUMN`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import models
+from causeway import errors, store
+from causeway.drift.reference import reference
+from causeway.runtime import MODEL_FILE, open_runtime
+from causeway.training import gate, provenance, report, tables
+from causeway.training.dataset import Dataset, Split, Trained, split
+from causeway.training.evaluation import Evaluation, evaluate, train_baseline
+from causeway.training.params import parse_params
+from causeway.training.samples import samples
+from causeway.version import ModelVersion
+
+ROOT = Path(__file__).parent
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; the exit code is 0 when a version was saved (or was there already), otherwise 1."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if (args.data is None) != (args.label is None):
+        parser.error("--data and --label belong together")
+    try:
+        family = models.family(args.family)
+        if args.if_missing and _serves(f"{family.NAME}:latest"):
+            return 0
+        save(family, args)
+    except errors.CausewayError as exc:
+        _say(f"Refused. {exc.message}")
+        return 1
+    return 0
+
+
+def save(family: models.Family, args: argparse.Namespace) -> str:
+    """Data, split, fit, export, evaluation, gate, store: the tag of the saved version."""
+    params = parse_params(family.Params, args.set)
+    data = _data(family, args)
+    parts = split(data, delay_days=args.delay_days, test_days=args.test_days, seed=args.seed)
+    _say(f"Training {args.family} on {len(parts.train)} rows ({parts.how})")
+    trained = family.train(parts.train, params, args.seed)
+    baseline = train_baseline(parts.train)
+
+    _say(f"Evaluating on {len(parts.test)} rows")
+    evaluation = evaluate(trained, baseline, parts.test)
+    print(report.metrics_table(evaluation), flush=True)
+
+    _say("Exporting and comparing")
+    model = family.to_artifact(trained)
+    measured = _measure(model, parts.test, trained)
+    gate.check(evaluation, measured, gate.Limits())
+
+    facts = _facts(args, params, data, parts)
+    files = _files(family, args.family, trained, model, parts, evaluation, measured, facts)
+    quality = {name: value for name, value in dataclasses.asdict(evaluation.model).items() if value is not None}
+    labels = {"family": args.family, "use-case": family.NAME, "format": Path(MODEL_FILE).suffix.strip(".")}
+    tag = store.save(family.NAME, files, labels=labels, metadata={**facts, "quality": quality})
+    ModelVersion.load(store.find(tag))
+    _say(f"Saved {tag}; serve it with: bentoml serve")
+    return tag
+
+
+def _data(family: models.Family, args: argparse.Namespace) -> Dataset:
+    if args.data is None:
+        _say("Preparing the family's own data")
+        return family.default_data(args.seed)
+    _say(f"Reading {args.data}")
+    return models.dataset(family, tables.read(args.data), args.label, args.data.name)
+
+
+def _measure(model: bytes, test: Dataset, trained: Trained) -> gate.Measured:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, MODEL_FILE).write_bytes(model)
+        return gate.measure(open_runtime(Path(folder)), model, test.X, trained.predict(test.X))
+
+
+def _facts(args: argparse.Namespace, params: Any, data: Dataset, parts: Split) -> dict[str, Any]:
+    return {
+        "data": data.source,
+        "data_sha256": data.fingerprint(),
+        "split": parts.how,
+        "params": dataclasses.asdict(params),
+        "seed": args.seed,
+        "commit": provenance.commit(ROOT),
+        "versions": provenance.versions(),
+    }
+
+
+def _files(
+    family: models.Family,
+    family_name: str,
+    trained: Trained,
+    model: bytes,
+    parts: Split,
+    evaluation: Evaluation,
+    measured: gate.Measured,
+    facts: dict[str, Any],
+) -> dict[str, bytes]:
+    train, test = parts.train, parts.test
+    drift: dict[str, NDArray[np.floating[Any]]] = dict(zip(family.CONTRACT.names, train.X.T, strict=True))
+    drift[family.CONTRACT.output.name] = trained.predict(test.X)
+    card = report.model_card(
+        name=family.NAME,
+        family=family_name,
+        description=(family.__doc__ or "").strip(),
+        contract=family.CONTRACT,
+        evaluation=evaluation,
+        measured=measured,
+        facts=facts,
+    )
+    return {
+        MODEL_FILE: model,
+        "contract.json": family.CONTRACT.to_json(),
+        "reference.json": report.to_json(reference(drift)),
+        "evaluation.json": report.to_json({**evaluation.to_dict(), "exported": dataclasses.asdict(measured)}),
+        "samples.json": report.to_json(samples(test, trained)),
+        "MODEL_CARD.md": card.encode(),
+    }
+
+
+def _serves(tag: str) -> bool:
+    try:
+        version = ModelVersion.load(store.find(tag))
+    except (errors.VersionNotFound, errors.VersionRefused) as exc:
+        _say(exc.message)
+        return False
+    _say(f"{version.tag} is in the store already")
+    return True
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Trains, evaluates, gates and saves a model.")
+    parser.add_argument("family", help="a file in models/, without .py")
+    parser.add_argument("--data", type=Path, help="a .parquet or .csv file to train on, not the family's own")
+    parser.add_argument("--label", help="the column of --data that holds 0 or 1")
+    parser.add_argument("--seed", type=_whole(0), default=0, help="seed of data, split and training (default 0)")
+    parser.add_argument("--delay-days", type=_whole(0), default=7, help="days until labels are known (default 7)")
+    parser.add_argument(
+        "--test-days", type=_whole(1), default=7, help="days to test on, if the data has times (default 7)"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="PARAM=VALUE", help="a hyper-parameter")
+    parser.add_argument("--if-missing", action="store_true", help="train only if no version in the store can serve")
+    return parser
+
+
+def _whole(minimum: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        value = int(text) if text.isdigit() else -1
+        if not minimum <= value < 2**32:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {minimum}")
+        return value
+
+    return number
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
