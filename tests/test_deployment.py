@@ -1,0 +1,95 @@
+"""The deployment answers with a version that holds, and says why where there is none."""
+
+import asyncio
+import dataclasses
+import json
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import structlog
+
+from causeway.contract import Array
+from causeway.deployment import Deployment, Variant
+from causeway.errors import NotReady
+from causeway.settings import Settings
+from causeway.version import Cost, ModelVersion
+from tests import tiny
+from tests.conftest import serving
+
+
+def test_before_it_starts_nothing_answers() -> None:
+    with pytest.raises(NotReady, match="it is being loaded"):
+        _ = Deployment(Settings()).champion
+
+
+def test_the_version_that_the_settings_name_becomes_champion() -> None:
+    stored = tiny.saved()
+    tiny.saved()
+    deployment = Deployment(Settings(model=stored.tag))
+    deployment.start()
+    assert deployment.is_ready
+    assert deployment.champion.role == "champion"
+    assert deployment.champion.version.tag == stored.tag
+
+
+@pytest.mark.parametrize("tag", ["tiny:nosuchversion", "nosuchmodel:latest"])
+def test_a_model_that_is_not_there_is_the_reason(tag: str) -> None:
+    deployment = Deployment(Settings(model=tag))
+    with structlog.testing.capture_logs() as events:
+        deployment.start()
+    assert not deployment.is_ready
+    with pytest.raises(NotReady, match=tag):
+        _ = deployment.champion
+    assert [(event["event"], event["model_version"]) for event in events] == [("version_refused", tag)]
+
+
+class Watched:
+    """An engine that notes the thread it runs in."""
+
+    def __init__(self) -> None:
+        self.thread: int | None = None
+
+    def run(self, X: Array) -> Array:
+        self.thread = threading.get_ident()
+        return np.zeros((len(X), 1), np.float32)
+
+
+@pytest.mark.parametrize(("per_row_s", "on_loop"), [(1e-6, True), (1.0, False)])
+def test_a_cheap_batch_runs_on_the_event_loop_and_a_dear_one_beside_it(per_row_s: float, on_loop: bool) -> None:
+    engine = Watched()
+    version = ModelVersion("tiny:1", tiny.CONTRACT, engine, Cost(0, per_row_s), [])
+    asyncio.run(Variant("champion", version).predict(tiny.X[:2]))
+    assert (engine.thread == threading.get_ident()) is on_loop
+
+
+def test_the_cost_belongs_to_the_version() -> None:
+    version = ModelVersion.load(tiny.saved())
+    assert dataclasses.replace(version, cost=Cost(1, 2)).cost.seconds(3) == 7
+
+
+def test_a_damaged_version_is_served_by_nobody_and_everybody_is_told_why(home: Path, tmp_path: Path) -> None:
+    stored = tiny.saved()
+    with (stored.path / "model.onnx").open("ab") as handle:
+        handle.write(b"\0")
+    with serving(home, tmp_path / "log", CAUSEWAY_MODEL=stored.tag) as server:
+        for path, data in [("/health", None), ("/predict", b'{"features": [[0, 0]]}')]:
+            request = urllib.request.Request(server.url + path, data, {"Content-Type": "application/json"})
+            with pytest.raises(urllib.error.HTTPError) as answer:
+                urllib.request.urlopen(request, timeout=10)
+            with answer.value as refused:
+                body = json.load(refused)
+                assert (refused.status, body["code"]) == (503, "not_ready")
+                assert int(refused.headers["Retry-After"]) >= 1
+                assert "model.onnx is not what was saved" in body["reason"]
+        with pytest.raises(urllib.error.HTTPError) as ready:
+            urllib.request.urlopen(f"{server.url}/readyz", timeout=10)
+        with ready.value as refused:
+            assert refused.status == 503
+        with urllib.request.urlopen(f"{server.url}/livez", timeout=10) as alive:
+            assert alive.status == 200
+    events = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if line.startswith("{")]
+    assert [event["model_version"] for event in events if event["event"] == "version_refused"] == [stored.tag]

@@ -1,0 +1,139 @@
+"""A version serves if it is whole, and is refused with the reason otherwise."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from causeway import errors
+from causeway.contract import Array
+from causeway.training import sklearn_to_onnx
+from causeway.version import FILES, Cost, ModelVersion, measure
+from tests import tiny
+from tests.conftest import ROOT, environment
+
+
+def test_a_whole_version_predicts_what_the_trained_model_predicts() -> None:
+    version = ModelVersion.load(tiny.saved())
+    np.testing.assert_allclose(version.predict(tiny.X)[:, 0], tiny.MODEL.predict_proba(tiny.X)[:, 1], atol=1e-5)
+    assert version.contract == tiny.CONTRACT
+    assert version.example == tiny.SAMPLES.features[:2]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_version_without_one_of_its_files_is_refused(file: str) -> None:
+    with pytest.raises(errors.DigestMismatch, match=file):
+        ModelVersion.load(tiny.saved(**{file.replace(".", "_"): None}))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_version_with_a_changed_file_is_refused(file: str) -> None:
+    stored = tiny.saved()
+    with (stored.path / file).open("ab") as handle:
+        handle.write(b" ")
+    with pytest.raises(errors.DigestMismatch, match=file):
+        ModelVersion.load(stored)
+
+
+def samples(**changes: object) -> bytes:
+    return msgspec.json.encode({**msgspec.structs.asdict(tiny.SAMPLES), **changes})
+
+
+@pytest.mark.parametrize(
+    ("changed", "refusal", "words"),
+    [
+        ({"model_onnx": b"not a graph"}, errors.EngineFailed, "the engine cannot run model.onnx"),
+        ({"model_onnx": sklearn_to_onnx(tiny.MODEL, 2)[:-20]}, errors.EngineFailed, "the engine cannot run"),
+        ({"contract_json": b"{"}, errors.ContractBroken, "contract.json cannot be read"),
+        (
+            {"contract_json": b'{"features": [], "output": {"name": "p"}}'},
+            errors.ContractBroken,
+            "at least one feature",
+        ),
+        (
+            {
+                "contract_json": tiny.CONTRACT.to_json()
+                .replace(b'"width"', b'"w"')
+                .replace(b'"minimum": -5', b'"minimum": 9')
+            },
+            errors.ContractBroken,
+            "minimum and maximum must be ordered",
+        ),
+        (
+            {"contract_json": tiny.CONTRACT.to_json().replace(b'"maximum": 5', b'"maximum": -4')},
+            errors.ContractBroken,
+            "its own samples are outside the contract",
+        ),
+        (
+            {"contract_json": tiny.CONTRACT.to_json().replace(b'"name": "p"', b'"name": "p", "width": 2')},
+            errors.ContractBroken,
+            "its predictions have shape",
+        ),
+        (
+            {"contract_json": tiny.CONTRACT.to_json().replace(b'"name": "p"', b'"name": "p", "maximum": 0.01')},
+            errors.ContractBroken,
+            "it predicts outside 0 to 0.01",
+        ),
+        ({"samples_json": b"[]"}, errors.ContractBroken, "samples.json cannot be read"),
+        ({"samples_json": samples(features=[])}, errors.ContractBroken, "its own samples are outside the contract"),
+        ({"samples_json": samples(predictions=[[0.5]] * 8)}, errors.SamplesDiffer, "its samples differ"),
+        ({"samples_json": samples(predictions=[[0.5]])}, errors.ContractBroken, "its predictions have shape"),
+    ],
+)
+def test_a_version_that_does_not_hold_is_refused_with_the_reason(
+    changed: dict[str, bytes], refusal: type[errors.VersionRefused], words: str
+) -> None:
+    stored = tiny.saved(**changed)
+    with pytest.raises(refusal, match=words) as refused:
+        ModelVersion.load(stored)
+    assert refused.value.tag == stored.tag
+
+
+class Broken:
+    """An engine that fails, or answers NaN."""
+
+    def __init__(self, answer: Array | None) -> None:
+        self.answer = answer
+
+    def run(self, X: Array) -> Array:
+        if self.answer is None:
+            raise RuntimeError("out of memory")
+        return self.answer
+
+
+@pytest.mark.parametrize("answer", [None, np.full((1, 1), np.nan, np.float32), np.zeros((2, 1), np.float32)])
+def test_an_engine_that_fails_or_answers_nonsense_is_a_failed_model(answer: Array | None) -> None:
+    version = ModelVersion("tiny:1", tiny.CONTRACT, Broken(answer), Cost(0, 0), [])
+    with pytest.raises(errors.ModelFailed) as failed:
+        version.predict(tiny.X[:1])
+    assert failed.value.model_version == "tiny:1"
+
+
+def test_the_measured_cost_grows_with_the_rows() -> None:
+    cost = measure(ModelVersion.load(tiny.saved()).runtime, tiny.X)
+    assert 0 <= cost.seconds(1) <= cost.seconds(1000)
+    assert cost.seconds(1) > 0
+
+
+def test_serving_opens_no_pickle(home: Path) -> None:
+    code = """
+import sys
+opened = []
+sys.addaudithook(lambda event, args: opened.append(args) if event == "pickle.find_class" else None)
+import pickle
+pickle.loads(pickle.dumps(ValueError()))
+assert opened, "the hook must see a pickle"
+opened.clear()
+import service
+instance = service.Causeway()
+assert service.deployment.is_ready
+version = service.deployment.champion.version
+version.predict(version.contract.from_features(version.example))
+assert not opened, opened
+"""
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=ROOT, env=environment(home), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

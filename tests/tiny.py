@@ -1,0 +1,38 @@
+"""A small model version, whole or damaged in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from causeway import store
+from causeway.contract import Contract, Feature, Output
+from causeway.runtime import MODEL_FILE
+from causeway.store import StoredVersion
+from causeway.training import sklearn_to_onnx
+from causeway.version import Samples
+
+CONTRACT = Contract((Feature("a", minimum=-5, maximum=5), Feature("b", "integer", 0, 1)), Output("p"))
+_RNG = np.random.default_rng(0)
+X = np.column_stack([_RNG.normal(size=500).clip(-5, 5), _RNG.integers(0, 2, 500)]).astype(np.float32)
+MODEL = LogisticRegression().fit(X, (X[:, 0] + X[:, 1] + _RNG.normal(size=500) > 0.5).astype(int))
+SAMPLES = Samples(X[:8].astype(float).tolist(), MODEL.predict_proba(X[:8])[:, 1:].tolist(), 1e-5)
+FILES: Mapping[str, bytes] = {
+    MODEL_FILE: sklearn_to_onnx(MODEL, 2),
+    "contract.json": CONTRACT.to_json(),
+    "reference.json": b"{}",
+    "evaluation.json": b"{}",
+    "samples.json": msgspec.json.encode(SAMPLES),
+    "MODEL_CARD.md": b"# tiny",
+}
+
+
+def saved(**changed: bytes | None) -> StoredVersion:
+    """A version in the store with some files changed (None leaves one out); its digests are right all the same."""
+    names = {name.replace(".", "_"): name for name in FILES}
+    changes = {names[key]: data for key, data in changed.items()}
+    files = {name: data for name, data in {**FILES, **changes}.items() if data is not None}
+    return store.find(store.save("tiny", files, labels={"family": "tiny"}, metadata={"seed": 0}))
