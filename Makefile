@@ -5,6 +5,8 @@ PORT ?= 3000
 FAMILY ?= gradient_boosting
 BACKEND ?= docker
 export BENTOML_DO_NOT_TRACK ?= True
+# OpenMP threads that spin while they wait make training slow on a busy machine.
+export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 VENV := .venv

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.pipeline import Pipeline
 
 from causeway.runtime.onnx import INPUT, OUTPUT
 
 TARGET_OPSET = {"": 18, "ai.onnx.ml": 3}
-_PROBABILITIES = "probabilities"
 
 
 def sklearn_to_onnx(model: Any, n_features: int) -> bytes:
@@ -24,7 +27,7 @@ def sklearn_to_onnx(model: Any, n_features: int) -> bytes:
     proto = cast(
         ModelProto,
         to_onnx(
-            model,
+            _with_float32_thresholds(model),
             initial_types=[(INPUT, FloatTensorType([None, n_features]))],
             target_opset=TARGET_OPSET,
             options={"zipmap": False},
@@ -37,3 +40,26 @@ def sklearn_to_onnx(model: Any, n_features: int) -> bytes:
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None, 1]))
     return bytes(proto.SerializeToString())
+
+
+def _with_float32_thresholds(model: Any) -> Any:
+    """`model`, its histogram trees' thresholds replaced by the largest 32-bit float that is not above them.
+
+    Every float32 value takes the same branches as before. skl2onnx 1.20.0 rounds these thresholds to the nearest
+    32-bit float instead, and a value that lies on one rounded up then takes the other branch.
+    """
+    final = model[-1] if isinstance(model, Pipeline) else model
+    if not isinstance(final, HistGradientBoostingClassifier):
+        return model
+    model = copy.deepcopy(model)
+    final = model[-1] if isinstance(model, Pipeline) else model
+    for trees in final._predictors:
+        for tree in trees:
+            tree.nodes["num_threshold"] = round_down_to_float32(tree.nodes["num_threshold"])
+    return model
+
+
+def round_down_to_float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The largest float32 that is at most each of `values`."""
+    nearest = values.astype(np.float32)
+    return np.where(nearest > values, np.nextafter(nearest, np.float32(-np.inf)), nearest)

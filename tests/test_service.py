@@ -1,0 +1,119 @@
+"""The front door: what is served equals what was trained, through every client."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import signal
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import bentoml
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import models
+from causeway import store
+from causeway.contract import Array
+from causeway.training.dataset import split
+from causeway.version import ModelVersion
+from tests.conftest import PATIENCE_S, Server, answers, serving, wait_until
+
+
+@cache
+def original() -> tuple[Array, NDArray[np.float64]]:
+    """Test rows, and what scikit-learn predicts for them: the reference model, trained again in this process."""
+    family = models.family("gradient_boosting")
+    parts = split(family.default_data(0))
+    return parts.test.X, family.train(parts.train, family.Params(), 0).predict(parts.test.X)
+
+
+def curl(url: str, body: object) -> dict[str, object]:
+    """The answer to `body`, by the curl program."""
+    command = ["curl", "-sS", url, "-H", "Content-Type: application/json", "-d", "@-"]
+    result = subprocess.run(command, input=json.dumps(body), capture_output=True, text=True, check=True)
+    answer: dict[str, object] = json.loads(result.stdout)
+    return answer
+
+
+def test_onnx_and_scikit_learn_agree_over_the_whole_test_set(home: Path) -> None:
+    X, expected = original()
+    predictions = ModelVersion.load(store.find("fraud:latest")).predict(X)
+    np.testing.assert_allclose(predictions[:, 0], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 1000])
+def test_served_answers_equal_both_through_json(server: Server, n: int) -> None:
+    X, expected = original()
+    answer = curl(f"{server.url}/predict", {"features": X[:n].astype(float).tolist()})
+    served = np.array(answer["predictions"], dtype=np.float32)
+    np.testing.assert_array_equal(served, ModelVersion.load(store.find("fraud:latest")).predict(X[:n]))
+    np.testing.assert_allclose(served[:, 0], expected[:n], rtol=0, atol=1e-5)
+
+
+def test_an_answer_has_the_fields_of_the_wire_contract(server: Server) -> None:
+    X, _ = original()
+    answer = curl(f"{server.url}/predict", {"features": X[:2].astype(float).tolist()})
+    assert set(answer) == {"predictions", "model_version", "latency_ms", "request_id", "variant"}
+    assert answer["model_version"] == store.find("fraud:latest").tag
+    assert answer["variant"] == "champion"
+    assert isinstance(answer["latency_ms"], float)
+
+
+def test_bentoml_s_sync_client_gets_the_same_predictions(server: Server) -> None:
+    X, _ = original()
+    rows = X[:5].astype(float).tolist()
+    expected = curl(f"{server.url}/predict", {"features": rows})
+    names = models.family("gradient_boosting").CONTRACT.names
+    with bentoml.SyncHTTPClient(server.url) as client:
+        by_position = client.predict(features=rows)
+        by_name = client.predict(rows=[dict(zip(names, row, strict=True)) for row in rows])
+        with pytest.raises(bentoml.exceptions.InvalidArgument, match="features_wrong_width"):
+            client.predict(features=[[1.0]])
+    assert by_position["predictions"] == by_name["predictions"] == expected["predictions"]
+    assert by_position["model_version"] == expected["model_version"]
+
+
+def test_bentoml_s_async_client_gets_the_same_predictions(server: Server) -> None:
+    X, _ = original()
+    rows = X[:5].astype(float).tolist()
+
+    async def call() -> dict[str, object]:
+        async with bentoml.AsyncHTTPClient(server.url) as client:
+            answer: dict[str, object] = await client.predict(features=rows)
+            return answer
+
+    expected = curl(f"{server.url}/predict", {"features": rows})
+    assert asyncio.run(call())["predictions"] == expected["predictions"]
+
+
+def test_two_workers_share_the_port(home: Path, tmp_path: Path) -> None:
+    X, _ = original()
+    with serving(home, tmp_path / "log", CAUSEWAY_WORKERS="2") as server:
+        row = {"features": X[:1].astype(float).tolist()}
+        answers = [curl(f"{server.url}/predict", row)["predictions"] for _ in range(10)]
+    assert all(answer == answers[0] for answer in answers)
+    events = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if line.startswith("{")]
+    assert [event["event"] for event in events].count("version_loaded") == 2
+
+
+def test_a_request_in_flight_is_answered_when_the_service_is_asked_to_stop(home: Path, tmp_path: Path) -> None:
+    X, _ = original()
+    body = json.dumps({"features": X[:1].astype(float).tolist()}).encode()
+    with serving(home, tmp_path / "log") as server:
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=30)
+        connection.putrequest("POST", "/predict")
+        connection.putheader("Content-Type", "application/json")
+        connection.putheader("Content-Length", str(len(body)))
+        connection.putheader("X-Timeout-Ms", "30000")
+        connection.endheaders(body[:10])
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: not answers(f"{server.url}/health"), "the end of new connections")
+        connection.send(body[10:])
+        assert json.load(connection.getresponse())["variant"] == "champion"
+        connection.close()
+        assert server.process.wait(PATIENCE_S) == 0
+    assert "Traceback" not in (tmp_path / "log").read_text()

@@ -1,0 +1,147 @@
+"""The back door: what is saved, what is refused, and that nothing is left behind by a refusal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from causeway import store
+from causeway.errors import VersionNotFound
+from causeway.version import ModelVersion
+from models import transactions
+from models.simulator import Simulation, simulate
+from models.windows import add_features
+from tests.conftest import train
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    """A user's own transactions."""
+    return add_features(simulate(Simulation(n_customers=600, n_terminals=1000, n_days=50), 2))
+
+
+@pytest.fixture(scope="module")
+def csv(table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("own") / "own.csv"
+    table.rename(columns={"TX_FRAUD": "IS_FRAUD"}).to_csv(path, index=False)
+    return path
+
+
+def tags() -> set[str]:
+    import bentoml
+
+    return {str(model.tag) for model in bentoml.models.list("fraud")}
+
+
+@pytest.fixture
+def saves_nothing(home: Path):  # type: ignore[no-untyped-def]
+    """Fails the test if it leaves a version of the model in the store."""
+    before = tags()
+    yield
+    assert tags() == before
+
+
+def test_the_saved_version_holds_everything_that_design_asks_for(home: Path) -> None:
+    stored = store.find("fraud:latest")
+    evaluation = json.loads(stored.read("evaluation.json"))
+    assert {"model", "baseline", "slices", "calibration", "exported"} == set(evaluation)
+    for metric in ("auc_roc", "average_precision", "card_precision_at_100", "brier_score", "calibration_error"):
+        assert 0 <= evaluation["model"][metric] <= 1
+    assert {"amount over 220", "night", "weekend"} <= set(evaluation["slices"])
+    reference = json.loads(stored.read("reference.json"))
+    assert set(reference) == {*transactions.CONTRACT.names, "fraud_probability"}
+    card = stored.read("MODEL_CARD.md").decode()
+    for part in ("# Model card: fraud", "baseline (logistic regression)", "TERMINAL_ID_RISK_30DAY_WINDOW", "seed"):
+        assert part in card
+    assert stored.metadata["seed"] == 0
+    assert stored.metadata["split"].startswith("by time: 7 days for training")
+
+
+def test_a_second_call_for_what_is_missing_trains_nothing(home: Path) -> None:
+    before = tags()
+    result = train(home, "gradient_boosting", "--if-missing")
+    assert result.returncode == 0
+    assert "is in the store already" in result.stderr
+    assert tags() == before
+
+
+def test_training_on_a_csv_twice_gives_the_same_model_to_the_last_bit(csv: Path, tmp_path: Path) -> None:
+    digests = set()
+    for run in ("first", "second"):
+        (tmp_path / run).mkdir()
+        arguments = ["--data", str(csv), "--label", "IS_FRAUD", "--seed", "3", "--set", "max_iter=50"]
+        result = train(tmp_path / run, "gradient_boosting", *arguments)
+        assert result.returncode == 0, result.stderr
+        assert "| **model**" in result.stdout
+        (model,) = (tmp_path / run / "models" / "fraud").glob("*/model.onnx")
+        digests.add(model.read_bytes())
+    assert len(digests) == 1
+
+
+@pytest.mark.usefixtures("saves_nothing")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nosuchfamily"], "No model family 'nosuchfamily'; there are: gradient_boosting"),
+        (["gradient_boosting", "--set", "depth=3"], "No hyper-parameter in 'depth=3'; there are: "),
+        (["gradient_boosting", "--data", "nosuch.csv", "--label", "y"], "There is no file nosuch.csv"),
+        (["gradient_boosting", "--data", "OWN", "--label", "TX_FRAUD"], "lacks 1 columns: TX_FRAUD"),
+        (["gradient_boosting", "--data", "OWN", "--label", "TX_DURING_NIGHT", "--delay-days", "60"], "too few for"),
+        (["gradient_boosting", "--data", "OWN", "--label", "CUSTOMER_ID"], "must be 0 or 1 in every row"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_fitted(
+    home: Path, csv: Path, arguments: list[str], words: str
+) -> None:
+    result = train(home, *(str(csv) if argument == "OWN" else argument for argument in arguments))
+    assert result.returncode == 1
+    assert f"Refused. {words}" in result.stderr or words in result.stderr
+    assert "Training" not in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.usefixtures("saves_nothing")
+def test_a_model_that_the_baseline_beats_is_not_saved(home: Path, csv: Path) -> None:
+    weak = ["--set", "max_iter=1", "--set", "max_leaf_nodes=2"]
+    result = train(home, "gradient_boosting", "--data", str(csv), "--label", "IS_FRAUD", *weak)
+    assert result.returncode == 1
+    assert "Refused. The model is not saved: the baseline beats it" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--label", "y"], ["--data", "t.csv"], ["--seed", "-1"], ["--test-days", "0"]])
+def test_arguments_that_make_no_sense_are_usage_errors(home: Path, arguments: list[str]) -> None:
+    result = train(home, "gradient_boosting", *arguments)
+    assert result.returncode == 2
+    assert "usage:" in result.stderr
+
+
+def test_the_published_transactions_are_predicted_better_than_in_the_book(published: Path, tmp_path: Path) -> None:
+    result = train(tmp_path, "gradient_boosting", "--data", str(published), "--label", "TX_FRAUD")
+    assert result.returncode == 0, result.stderr
+    (evaluation,) = (tmp_path / "models" / "fraud").glob("*/evaluation.json")
+    quality = json.loads(evaluation.read_text())
+    assert quality["model"]["rows"] == 58_264
+    assert quality["model"]["auc_roc"] >= 0.88
+    assert quality["model"]["average_precision"] >= 0.65
+    assert quality["baseline"]["auc_roc"] == pytest.approx(0.871, abs=0.002)
+    assert quality["baseline"]["average_precision"] == pytest.approx(0.606, abs=0.002)
+    assert quality["exported"]["parity"] <= 1e-5
+
+
+def test_the_samples_in_the_store_are_predictions_of_the_trained_model(home: Path) -> None:
+    version = ModelVersion.load(store.find("fraud:latest"))
+    samples = json.loads(store.find("fraud:latest").read("samples.json"))
+    X = version.contract.from_features(samples["features"])
+    np.testing.assert_allclose(version.predict(X), samples["predictions"], rtol=0, atol=1e-5)
+    scores = np.array(samples["predictions"])[:, 0]
+    assert scores.min() < 0.01
+    assert scores.max() > 0.5
+
+
+def test_an_unknown_tag_is_not_found(home: Path) -> None:
+    with pytest.raises(VersionNotFound):
+        store.find("fraud:nosuchversion")

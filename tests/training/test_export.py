@@ -1,0 +1,66 @@
+"""Exported graphs predict what scikit-learn predicts, also where a value lies on a threshold."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from causeway.runtime import MODEL_FILE, open_runtime
+from causeway.training.export import round_down_to_float32, sklearn_to_onnx
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(3000, 4)).round(2).astype(np.float32)
+Y = (X.sum(axis=1) + RNG.normal(size=3000) > 1).astype(int)
+
+MODELS = [
+    HistGradientBoostingClassifier(max_iter=50, random_state=0),
+    make_pipeline(HistGradientBoostingClassifier(max_iter=50, random_state=0)),
+    RandomForestClassifier(30, random_state=0),
+    make_pipeline(StandardScaler(), LogisticRegression()),
+]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
+def test_a_graph_predicts_the_probability_of_label_one(model: Any, tmp_path: Path) -> None:
+    (tmp_path / MODEL_FILE).write_bytes(sklearn_to_onnx(model.fit(X, Y), 4))
+    predictions = open_runtime(tmp_path).run(X)
+    assert predictions.shape == (len(X), 1)
+    np.testing.assert_allclose(predictions[:, 0], model.predict_proba(X)[:, 1], rtol=0, atol=1e-5)
+
+
+def test_rows_on_and_beside_every_threshold_take_the_same_branches(tmp_path: Path) -> None:
+    model = HistGradientBoostingClassifier(max_iter=50, random_state=0).fit(X, Y)
+    (tmp_path / MODEL_FILE).write_bytes(sklearn_to_onnx(model, 4))
+    rows = []
+    for (tree,) in model._predictors:
+        for node in tree.nodes[tree.nodes["is_leaf"] == 0]:
+            nearest = np.float32(node["num_threshold"])
+            for value in (nearest, np.nextafter(nearest, np.float32(-9)), np.nextafter(nearest, np.float32(9))):
+                row = X[len(rows) % len(X)].copy()
+                row[node["feature_idx"]] = value
+                rows.append(row)
+    hostile = np.array(rows)
+    predictions = open_runtime(tmp_path).run(hostile)
+    np.testing.assert_allclose(predictions[:, 0], model.predict_proba(hostile)[:, 1], rtol=0, atol=1e-5)
+
+
+@given(st.floats(-1e30, 1e30), st.floats(width=32, allow_nan=False, allow_infinity=False))
+def test_a_threshold_rounded_down_decides_every_float32_as_before(threshold: float, x: float) -> None:
+    rounded = round_down_to_float32(np.array([threshold]))[0]
+    for value in (np.float32(x), np.float32(threshold), np.nextafter(np.float32(threshold), np.float32(np.inf))):
+        assert (value <= rounded) == (float(value) <= threshold)
+
+
+def test_export_leaves_the_model_as_it_was() -> None:
+    model = HistGradientBoostingClassifier(max_iter=5, random_state=0).fit(X, Y)
+    before = [tree.nodes.copy() for (tree,) in model._predictors]
+    sklearn_to_onnx(model, 4)
+    for (tree,), nodes in zip(model._predictors, before, strict=True):
+        np.testing.assert_array_equal(tree.nodes, nodes)
