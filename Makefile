@@ -4,13 +4,15 @@ PYTHON ?= python3
 PORT ?= 3000
 FAMILY ?= gradient_boosting
 BACKEND ?= docker
-export BENTOML_DO_NOT_TRACK ?= True
+IMAGE ?= causeway:latest
+CONTAINERIZE_OPTS ?=
+export BENTOML_DO_NOT_TRACK ?= true
 # OpenMP threads that spin while they wait make training slow on a busy machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(CURDIR)/$(VENV)/bin
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
 .DEFAULT_GOAL := help
@@ -39,7 +41,7 @@ train: setup ## train and save a model (FAMILY=gradient_boosting) unless the sto
 	@$(BIN)/python train_and_save.py $(FAMILY) --if-missing
 
 serve: train ## train if needed, then serve on PORT=3000
-	@$(BIN)/python -m causeway.first_call --port $(PORT) & PATH="$(CURDIR)/$(BIN):$$PATH" exec bentoml serve --port $(PORT)
+	@($(BIN)/python -m causeway.first_call --port $(PORT) &); exec $(BIN)/bentoml serve --port $(PORT)
 
 test: setup-dev ## set up and run the tests
 	$(BIN)/python -m pytest
@@ -53,10 +55,17 @@ format: setup-dev ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Two workarounds. `cd /`: BentoML 1.4.39 refuses a dockerfile_template outside of the working directory, which its own
+# temporary copy is (BentoML issue 5566). BUILDAH_FORMAT: podman's default image format has no HEALTHCHECK.
+image: train ## build the Bento and its image (BACKEND=docker, IMAGE=causeway:latest)
+	bento=$$($(BIN)/bentoml build --output tag | sed -n 's/^__tag__://p') && test -n "$$bento" && cd / && \
+	BUILDAH_FORMAT=docker $(BIN)/bentoml containerize "$$bento" --backend $(BACKEND) --image-tag $(IMAGE) \
+	  --opt label=org.opencontainers.image.revision=$$(git -C $(CURDIR) rev-parse HEAD 2>/dev/null || echo unknown) $(CONTAINERIZE_OPTS)
+
 lock: setup-dev ## pin requirements/*.txt again, with hashes
-	cd requirements && ../$(BIN)/$(LOCK) --upgrade dev.in -o dev.txt
-	cd requirements && ../$(BIN)/$(LOCK) training.in -c dev.txt -o training.txt
-	cd requirements && ../$(BIN)/$(LOCK) serving.in -c dev.txt -o serving.txt
+	cd requirements && $(BIN)/$(LOCK) --upgrade dev.in -o dev.txt
+	cd requirements && $(BIN)/$(LOCK) training.in -c dev.txt -o training.txt
+	cd requirements && $(BIN)/$(LOCK) serving.in -c dev.txt -o serving.txt
 
 clean: ## remove .venv and caches (not the model store)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
