@@ -50,10 +50,12 @@ check: setup-dev ## lint, types, and generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tools/readme.py --check
 
-format: setup-dev ## let ruff rewrite the code
+format: setup-dev ## rewrite the code (ruff) and the generated parts of README.md
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python tools/readme.py
 
 # Two workarounds. `cd /`: BentoML 1.4.39 refuses a dockerfile_template outside of the working directory, which its own
 # temporary copy is (BentoML issue 5566). BUILDAH_FORMAT: podman's default image format has no HEALTHCHECK.

@@ -173,7 +173,12 @@ def test_what_is_installed_is_what_is_locked(container: Container) -> None:
 
 
 def test_nothing_but_what_serves_is_in_the_bento(container: Container) -> None:
-    assert set(container.sh("ls -A src").split()) - {"__pycache__"} == {"causeway", "requirements", "service.py"}
+    assert set(container.sh("ls -A src").split()) - {"__pycache__"} == {
+        "bentofile.yaml",
+        "causeway",
+        "requirements",
+        "service.py",
+    }
     assert not {"training", "client.py"} & set(container.sh("ls -A src/causeway").split())
     for tool in ("gcc", "git", "uv"):
         assert container.sh(f"command -v {tool}") == ""
