@@ -16,10 +16,10 @@ BIN := $(CURDIR)/$(VENV)/bin
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev train serve test check format lock image clean
+.PHONY: help setup setup-dev train serve test bench-start check format lock image clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.serving ## create .venv with what training and serving need
 
@@ -45,6 +45,9 @@ serve: train ## train if needed, then serve on PORT=3000
 
 test: setup-dev ## set up and run the tests
 	$(BIN)/python -m pytest
+
+bench-start: train ## measure clone to prediction, serve to ready, and the simulator
+	$(BIN)/python load_tests/start.py
 
 check: setup-dev ## lint, types, and generated files
 	$(BIN)/ruff check .

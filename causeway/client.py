@@ -6,6 +6,7 @@
 
 A refusal raises its own class of `causeway.errors` (`WrongWidth`, `NotReady`, ...) with the facts that the
 service gave; a call without an answer raises a `CallFailed`. Every attempt of one call carries the same X-Request-ID.
+Retries are logged by stamina, without the rows; `stamina.instrumentation.set_on_retry_hooks([])` makes it silent.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
+import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -25,12 +28,16 @@ import numpy as np
 import stamina
 from numpy.typing import NDArray
 
-from causeway.errors import CallTimedOut, Refusal, UnexpectedAnswer, Unreachable
+from causeway.errors import CallTimedOut, InvalidHeader, Refusal, UnexpectedAnswer, Unreachable
 
-Rows = Sequence[Sequence[float]] | Sequence[Mapping[str, float]] | NDArray[Any] | Any
-"""Rows in contract order (lists, an array) or by name (mappings, a pandas or polars data frame)."""
+Rows = Iterable[Sequence[float]] | Iterable[Mapping[str, float]] | NDArray[Any] | Any
+"""Rows in contract order (lists, an array) or by name (mappings, a pandas or polars data frame).
 
-RETRIED_STATUS = frozenset({502, 503, 504})
+Boolean arrays and columns count as 0 and 1. A missing value is sent as such: the refusal has its row and column.
+"""
+
+RETRIED_STATUS = frozenset({429, 502, 503})
+"""Not now, said by the service or by a proxy before it. A deadline that passed (504) stays passed."""
 
 
 @dataclass(frozen=True)
@@ -40,26 +47,30 @@ class Timeout:
     connect_s: float = 2.0
     """Seconds until a connection stands."""
     answer_s: float = 5.0
-    """Seconds until the answer is there; the service is told, and does not score for a caller that has left."""
+    """Seconds until the answer is there; the service is told, and does not score for a caller that has left.
+    An answer that arrives in pieces is given up at the first piece after that."""
 
 
 @dataclass(frozen=True)
 class Retry:
-    """When a call is tried again: no connection, or the service says that it cannot answer now (503)."""
+    """When a call is tried again: no connection, one that broke, or an answer of `RETRIED_STATUS`.
+
+    A wait is what Retry-After asks for, otherwise `first_wait_s`, twice that, and so on; jitter comes on top.
+    """
 
     attempts: int = 3
     """Attempts in all; 1 turns retries off."""
     first_wait_s: float = 0.1
     """Wait before the second attempt; it doubles from there."""
     max_wait_s: float = 5.0
-    """Longest wait; a service that asks for more by Retry-After is not tried again."""
+    """Longest wait, without jitter; a service that asks for more by Retry-After is not tried again."""
     jitter_s: float = 0.1
     """Each wait is longer by a random part of this, so that callers do not come back together."""
     total_s: float = 30.0
-    """No attempt starts after this many seconds."""
+    """No attempt starts this many seconds after the first or later; a wait that would last longer is not begun."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answer:
     """One prediction a row, and who made them."""
 
@@ -73,47 +84,49 @@ class Answer:
 
 
 class _Calls:
-    """What both clients share: everything but the waiting."""
+    """What both clients share: everything but the waiting. Raises ValueError for a `url` without http:// or https://."""
 
     def __init__(self, url: str, *, timeout: Timeout = Timeout(), retry: Retry = Retry()) -> None:
+        if httpx.URL(url).scheme not in ("http", "https"):
+            raise ValueError(f"The service's address must begin with http:// or https://, got {url!r}")
         self.url = url.rstrip("/")
         self._timeout = timeout
         self._retry = retry
         self._limits = httpx.Timeout(timeout.answer_s, connect=timeout.connect_s)
 
     def _attempts(self) -> Any:
-        retry = self._retry
-        return stamina.retry_context(
-            on=self._wait_before_retry,
-            attempts=retry.attempts,
-            timeout=retry.total_s,
-            wait_initial=retry.first_wait_s,
-            wait_max=retry.max_wait_s,
-            wait_jitter=retry.jitter_s,
-        )
+        """The attempts of one call; between them stamina sleeps for as long as `wait_s` says."""
+        retry, started = self._retry, time.monotonic()
+        backoffs = _doubling(retry.first_wait_s)
 
-    def _wait_before_retry(self, exc: Exception) -> bool | float:
-        """Whether to try again, or after how many seconds."""
-        if isinstance(exc, Unreachable):
-            return True
-        if isinstance(exc, UnexpectedAnswer):
-            return exc.status in RETRIED_STATUS
-        if not isinstance(exc, Refusal) or exc.status != 503:
-            return False
-        if exc.retry_after_s is None:
-            return True
-        jitter = random.uniform(0, self._retry.jitter_s)  # noqa: S311 (not a secret)
-        return exc.retry_after_s <= self._retry.max_wait_s and exc.retry_after_s + jitter
+        def wait_s(exc: Exception) -> bool | float:
+            """Seconds until the next attempt, or False to give up."""
+            if not isinstance(exc, Unreachable) and getattr(exc, "status", None) not in RETRIED_STATUS:
+                return False
+            asked = getattr(exc, "retry_after_s", None)
+            if asked is not None and asked > retry.max_wait_s:
+                return False
+            wait = min(next(backoffs), retry.max_wait_s) if asked is None else float(asked)
+            wait += random.uniform(0, retry.jitter_s)  # noqa: S311 (not a secret)
+            return wait if time.monotonic() - started + wait < retry.total_s else False
+
+        return stamina.retry_context(on=wait_s, attempts=retry.attempts, timeout=None)
 
     def _predict_call(self, rows: Rows, request_id: str | None, routing_key: str | None) -> _Call:
-        headers = {"Content-Type": "application/json", "X-Timeout-Ms": f"{self._timeout.answer_s * 1000:g}"}
-        if routing_key is not None:
-            headers["X-Routing-Key"] = routing_key
+        name, values = _named(rows)
+        headers = {
+            "Content-Type": "application/json",
+            "X-Request-ID": new_id() if request_id is None else request_id,
+            "X-Timeout-Ms": f"{self._timeout.answer_s * 1000:.3f}",
+            **({} if routing_key is None else {"X-Routing-Key": routing_key}),
+        }
         # NaN is written as NaN: the service refuses it with its row and column.
-        return _Call("POST", f"{self.url}/predict", request_id or new_id(), headers, json.dumps(_body(rows)).encode())
+        content = json.dumps({name: values}, default=_plain, separators=(",", ":")).encode()
+        n_rows = len(values) if isinstance(values, list) else 0
+        return _Call("POST", f"{self.url}/predict", headers, self._timeout.answer_s, content, n_rows)
 
     def _health_call(self) -> _Call:
-        return _Call("GET", f"{self.url}/health", new_id())
+        return _Call("GET", f"{self.url}/health", {"X-Request-ID": new_id()}, self._timeout.answer_s)
 
 
 class Client(_Calls):
@@ -136,9 +149,11 @@ class Client(_Calls):
         call = self._health_call()
         return call.version(self._once(call))
 
-    def _once(self, call: _Call) -> httpx.Response:
-        with call.translated():
-            return self._http.request(**call.request)
+    def _once(self, call: _Call) -> dict[str, Any]:
+        with call.attempt() as pieces, self._http.stream(**call.request) as response:
+            for piece in response.iter_bytes():
+                pieces.add(piece)
+        return call.read(response, pieces.content)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -171,9 +186,12 @@ class AsyncClient(_Calls):
         call = self._health_call()
         return call.version(await self._once(call))
 
-    async def _once(self, call: _Call) -> httpx.Response:
-        with call.translated():
-            return await self._http.request(**call.request)
+    async def _once(self, call: _Call) -> dict[str, Any]:
+        with call.attempt() as pieces:
+            async with self._http.stream(**call.request) as response:
+                async for piece in response.aiter_bytes():
+                    pieces.add(piece)
+        return call.read(response, pieces.content)
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -192,61 +210,89 @@ class _Call:
 
     method: str
     url: str
-    request_id: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str]
+    answer_s: float
     content: bytes | None = None
+    n_rows: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in self.headers.items():
+            if not _HEADER_VALUE.fullmatch(value):
+                raise InvalidHeader(name, "printable ASCII characters, without spaces around them")
 
     @property
     def request(self) -> dict[str, Any]:
         """Arguments for httpx."""
-        headers = {**self.headers, "X-Request-ID": self.request_id}
-        return {"method": self.method, "url": self.url, "headers": headers, "content": self.content}
+        return {"method": self.method, "url": self.url, "headers": self.headers, "content": self.content}
+
+    @property
+    def request_id(self) -> str:
+        """The id that every attempt carries."""
+        return self.headers["X-Request-ID"]
 
     @contextlib.contextmanager
-    def translated(self) -> Iterator[None]:
-        """httpx's errors as ours."""
+    def attempt(self) -> Iterator[_Pieces]:
+        """One attempt from its start: takes the pieces of the answer, and raises httpx's errors as ours."""
         try:
-            yield
+            yield _Pieces(time.monotonic() + self.answer_s)
         except httpx.ConnectTimeout as exc:
             raise Unreachable(self.url, self.request_id, "no connection in time") from exc
         except httpx.TimeoutException as exc:
             raise CallTimedOut(self.url, self.request_id) from exc
-        except httpx.TransportError as exc:
+        except httpx.RequestError as exc:
             raise Unreachable(self.url, self.request_id, str(exc) or type(exc).__name__) from exc
 
-    def answer(self, response: httpx.Response) -> Answer:
-        """The predictions in `response`. Raises the `Refusal` that the service sent, or `UnexpectedAnswer`."""
-        body = self._read(response)
+    def read(self, response: httpx.Response, content: bytearray) -> dict[str, Any]:
+        """The object in a 200. Raises the `Refusal` that the service sent, or `UnexpectedAnswer`."""
+        try:
+            body = json.loads(content)
+        except (ValueError, RecursionError):
+            body = None
+        if isinstance(body, dict) and response.status_code == 200:
+            return body
+        retry_after_s = _retry_after_s(response.headers.get("Retry-After"))
+        if isinstance(body, dict) and body.keys() >= {"error", "code", "request_id"}:
+            refusal = Refusal.from_body(response.status_code, body)
+            refusal.retry_after_s = retry_after_s
+            raise refusal
+        raise UnexpectedAnswer(self.url, self.request_id, response.status_code, retry_after_s)
+
+    def answer(self, body: Mapping[str, Any]) -> Answer:
+        """The predictions in the `body` of a 200. Raises `UnexpectedAnswer` unless there is one a row."""
         try:
             return Answer(
-                predictions=np.array(body["predictions"], dtype=np.float32),
+                predictions=_predictions(body["predictions"], self.n_rows),
                 model_version=body["model_version"],
                 variant=body["variant"],
                 request_id=body["request_id"],
                 latency_ms=body["latency_ms"],
             )
-        except (KeyError, TypeError, ValueError) as exc:
-            raise UnexpectedAnswer(self.url, self.request_id, response.status_code) from exc
+        except (KeyError, ValueError) as exc:
+            raise UnexpectedAnswer(self.url, self.request_id, 200) from exc
 
-    def version(self, response: httpx.Response) -> str:
-        """The model version in `response`. Raises the `Refusal` that the service sent, or `UnexpectedAnswer`."""
-        version = self._read(response).get("version")
+    def version(self, body: Mapping[str, Any]) -> str:
+        """The model version in the `body` of a 200. Raises `UnexpectedAnswer` where there is none."""
+        version = body.get("version")
         if not isinstance(version, str):
-            raise UnexpectedAnswer(self.url, self.request_id, response.status_code)
+            raise UnexpectedAnswer(self.url, self.request_id, 200)
         return version
 
-    def _read(self, response: httpx.Response) -> dict[str, Any]:
-        try:
-            body = response.json()
-        except ValueError:
-            body = None
-        if isinstance(body, dict) and response.status_code == 200:
-            return body
-        if isinstance(body, dict) and "code" in body and "error" in body:
-            refusal = Refusal.from_body(response.status_code, body)
-            refusal.retry_after_s = _retry_after_s(response.headers.get("Retry-After"))
-            raise refusal
-        raise UnexpectedAnswer(self.url, self.request_id, response.status_code)
+
+@dataclass
+class _Pieces:
+    """An answer's bytes as they arrive. httpx limits the time for each piece, this the time for all of them."""
+
+    deadline: float
+    content: bytearray = field(default_factory=bytearray)
+
+    def add(self, piece: bytes) -> None:
+        """Raises httpx's own timeout once the deadline, in monotonic seconds, has passed."""
+        if time.monotonic() > self.deadline:
+            raise httpx.ReadTimeout("the answer was still arriving")
+        self.content += piece
+
+
+_HEADER_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
 
 
 def new_id() -> str:
@@ -254,25 +300,62 @@ def new_id() -> str:
     return uuid.uuid4().hex
 
 
-def _body(rows: Rows) -> dict[str, Any]:
-    """The JSON object for rows in any accepted form; what is none of them goes as it is, for the service to refuse."""
-    if isinstance(rows, np.ndarray):
-        return {"features": rows.tolist()}
-    if hasattr(rows, "to_dicts"):  # polars
-        return {"rows": rows.to_dicts()}
-    if hasattr(rows, "to_dict"):  # pandas
-        return {"rows": rows.to_dict(orient="records")}
+def _named(rows: Any) -> tuple[str, Any]:
+    """Rows in any accepted form under their name in the request; the service refuses what is none of them."""
+    if hasattr(rows, "columns"):  # a pandas or polars data frame
+        names = [str(name) for name in rows.columns]
+        columns = [_values(rows[name]) for name in rows.columns]
+        return "rows", [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    if hasattr(rows, "__array__"):
+        return "features", _values(rows)
+    if isinstance(rows, Mapping):
+        return "rows", rows
     rows = list(rows)
-    if rows and isinstance(rows[0], Mapping):
-        return {"rows": [dict(row) for row in rows]}
-    return {"features": [list(row) if isinstance(row, Sequence | np.ndarray) else row for row in rows]}
+    return "rows" if rows and isinstance(rows[0], Mapping) else "features", rows
+
+
+def _values(array: Any) -> Any:
+    """An array or a column as lists, with booleans as 0 and 1; missing ones make it an array of objects."""
+    array = np.asarray(array)
+    return (np.asarray(_no_booleans(array)) if array.dtype.kind in "bO" else array).tolist()
+
+
+_no_booleans = np.frompyfunc(lambda value: int(value) if isinstance(value, bool) else value, 1, 1)
+
+
+def _plain(value: object) -> object:
+    """What `json` cannot write, as something that it can; what is no number at all (pandas.NA, a date) as null."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Iterable):
+        return _values(value) if hasattr(value, "__array__") else list(value)
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+
+
+def _predictions(values: object, n_rows: int) -> NDArray[np.float32]:
+    """(n_rows, output width) finite numbers out of JSON. Raises ValueError for anything else."""
+    array = np.array(values)
+    if array.dtype.kind not in "fi" or array.ndim != 2 or len(array) != n_rows:
+        raise ValueError("not one array of numbers a row")
+    if not (np.abs(array) <= np.finfo(np.float32).max).all():
+        raise ValueError("not finite")
+    return array.astype(np.float32)
+
+
+def _doubling(value: float) -> Iterator[float]:
+    while True:
+        yield value
+        value *= 2
 
 
 def _retry_after_s(value: str | None) -> float | None:
     """Seconds in a Retry-After header, which holds seconds or a date (RFC 9110, 10.2.3); None without a usable one."""
     if value is None:
         return None
-    if value.isdigit():
+    if re.fullmatch(r"[0-9]+", value):
         return float(value)
     try:
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())

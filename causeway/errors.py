@@ -3,7 +3,7 @@
     CausewayError
     ├── Refusal                     a request that gets no prediction; has an HTTP status and a code
     │   ├── BadRequest (400)        malformed, or outside the model's contract
-    │   │   ├── BodyNotJson, BodyNotAnObject
+    │   │   ├── BodyNotJson, BodyNotAnObject, NameRepeated
     │   │   ├── FeaturesMissing, FeaturesAmbiguous, NoRows, FeaturesNot2D, RaggedRows, WrongWidth
     │   │   ├── NotANumber, NotFinite, NotAnInteger, OutOfRange
     │   │   ├── RowsNotObjects, UnknownName, MissingName
@@ -51,6 +51,16 @@ class CausewayError(Exception):
         except KeyError:
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}") from None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.message, self.__dict__.copy())
+
+
+def _restored(cls: type[CausewayError], message: str, state: dict[str, Any]) -> CausewayError:
+    """The error that was pickled, without asking its class for the facts again."""
+    error = cls.__new__(cls, message)
+    error.__dict__.update(state)
+    return error
+
 
 class Refusal(CausewayError):
     """A request that gets no prediction, with its HTTP status, a stable code and the facts."""
@@ -74,8 +84,8 @@ class Refusal(CausewayError):
         """The refusal that a server sent as `body`; codes this version does not know become a plain `Refusal`."""
         cls = Refusal.by_code.get(str(body.get("code")), Refusal)
         refusal = cls.__new__(cls)
-        facts = {name: value for name, value in body.items() if name not in ("error", "code", "request_id")}
-        CausewayError.__init__(refusal, str(body.get("error")), **facts)
+        CausewayError.__init__(refusal, str(body.get("error")))
+        refusal.facts |= {name: value for name, value in body.items() if name not in ("error", "code", "request_id")}
         refusal.request_id = body.get("request_id")
         if cls is Refusal:
             refusal.__dict__.update(status=status, code=str(body.get("code")))
@@ -104,6 +114,15 @@ class BodyNotAnObject(BadRequest):
 
     def __init__(self) -> None:
         super().__init__('The body must be a JSON object: {"features": [[...], ...]} or {"rows": [{...}, ...]}')
+
+
+class NameRepeated(BadRequest):
+    """An object of the body has one name twice; which of the values was meant is anybody's guess."""
+
+    code = "name_repeated"
+
+    def __init__(self) -> None:
+        super().__init__("The body has an object with the same name twice")
 
 
 class FeaturesMissing(BadRequest):
@@ -206,7 +225,7 @@ class OutOfRange(BadRequest):
 
     def __init__(self, row: int, column: int, name: str, minimum: float, maximum: float) -> None:
         super().__init__(
-            f"{_place(row, column, name)} must be between {minimum:g} and {maximum:g}",
+            f"{_place(row, column, name)} must be between {minimum:.15g} and {maximum:.15g}",
             row=row,
             column=column,
             name=name,
@@ -284,13 +303,14 @@ class BodyTooLarge(Refusal):
 
 
 class TooManyRows(Refusal):
-    """More rows than one request may have."""
+    """More rows than one request may have; so many values that they are not counted where `got` is missing."""
 
     status = 413
     code = "too_many_rows"
 
-    def __init__(self, limit_rows: int, got: int) -> None:
-        super().__init__(f"At most {limit_rows} rows a request, got {got}", limit_rows=limit_rows, got=got)
+    def __init__(self, limit_rows: int, got: int | None = None) -> None:
+        counted, facts = ("", {}) if got is None else (f", got {got}", {"got": got})
+        super().__init__(f"At most {limit_rows} rows a request{counted}", limit_rows=limit_rows, **facts)
 
 
 class UnsupportedMediaType(Refusal):
@@ -432,6 +452,6 @@ class CallTimedOut(CallFailed):
 class UnexpectedAnswer(CallFailed):
     """Something answered that does not speak the wire contract: a proxy, or another service."""
 
-    def __init__(self, url: str, request_id: str, status: int) -> None:
+    def __init__(self, url: str, request_id: str, status: int, retry_after_s: float | None = None) -> None:
         message = f"{url} answered {status} outside the wire contract"
-        super().__init__(message, url=url, request_id=request_id, status=status)
+        super().__init__(message, url=url, request_id=request_id, status=status, retry_after_s=retry_after_s)
