@@ -50,8 +50,8 @@ class Dataset:
     """Where the rows come from, for the model card."""
     time: NDArray[np.datetime64] | None = None
     """(n,) when each row happened; makes the split one by time."""
-    entity: NDArray[Any] | None = None
-    """(n,) what a row is about (the card's holder, for instance); makes card precision possible."""
+    entity: NDArray[np.int64] | None = None
+    """(n,) number of what a row is about (the card's holder, for instance); makes card precision possible."""
     slices: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     """Named parts of the rows that are evaluated on their own, each an (n,) mask."""
 
@@ -86,7 +86,7 @@ class Dataset:
             y,
             source,
             time=_times(table[time], time) if time is not None and time in table.columns else None,
-            entity=table[entity].to_numpy() if entity is not None and entity in table.columns else None,
+            entity=_entities(table[entity], entity) if entity is not None and entity in table.columns else None,
         )
 
     def with_slices(self, slices: Mapping[str, NDArray[np.bool_]]) -> Dataset:
@@ -188,10 +188,19 @@ def _labels(column: pd.Series[Any], label: str) -> NDArray[np.int8]:
 
 
 def _times(column: pd.Series[Any], name: str) -> NDArray[np.datetime64]:
-    times = pd.to_datetime(column, errors="coerce")
+    times = pd.to_datetime(column, errors="coerce", utc=True).dt.tz_localize(None)
     if times.isna().any():
         raise TableRefused(f"Column {name} has {int(times.isna().sum())} values that are not times; correct them")
     return times.to_numpy(dtype="datetime64[s]")
+
+
+def _entities(column: pd.Series[Any], name: str) -> NDArray[np.int64]:
+    """The entities as whole numbers, in the order in which they first come."""
+    if column.isna().any():
+        raise TableRefused(
+            f"Column {name} has {int(column.isna().sum())} missing values; fill them, or drop the column"
+        )
+    return pd.factorize(column)[0].astype(np.int64)
 
 
 def _enough(y: NDArray[np.int8], what: str) -> None:

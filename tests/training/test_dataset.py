@@ -38,6 +38,16 @@ def test_a_table_becomes_features_in_contract_order() -> None:
     np.testing.assert_array_equal(data.y, frame["label"].astype(int))
 
 
+def test_times_with_a_zone_and_entities_by_name_are_taken_like_those_without() -> None:
+    frame = table()
+    other = frame.assign(when=frame["when"].dt.tz_localize("UTC").astype(str), card="card " + frame["card"].astype(str))
+    plain, zoned = dataset(frame), dataset(other)
+    assert plain.time is not None
+    assert zoned.time is not None
+    np.testing.assert_array_equal(zoned.time, plain.time)
+    np.testing.assert_array_equal(split(zoned).test.X, split(plain).test.X)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -59,6 +69,7 @@ def test_a_table_becomes_features_in_contract_order() -> None:
         (lambda t: t.assign(amount=-1.0), r"column 0 \(amount\) must be between 0 and"),
         (lambda t: t.assign(amount=np.inf), r"column 0 \(amount\) must be a finite number"),
         (lambda t: t.assign(night=0.5), r"column 1 \(night\) must be a whole number"),
+        (lambda t: t.assign(card=[None, *t["card"][1:]]), "Column card has 1 missing values; fill or drop them"),
         (lambda t: t.assign(when="yesterday"), "Column when has 1200 values that are not times"),
     ],
 )
