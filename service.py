@@ -23,6 +23,7 @@ deployment = Deployment(settings)
     name="causeway",
     workers=settings.workers,
     envs=[{"name": "CAUSEWAY_MODEL", "value": settings.model}],
+    logging={"access": {"enabled": False}},  # requests belong to metrics; and it fails on headers that are not text
 )
 class Causeway:
     """Scores rows with the model version that is deployed."""

@@ -69,7 +69,7 @@ def test_times_with_a_zone_and_entities_by_name_are_taken_like_those_without() -
         (lambda t: t.assign(amount=-1.0), r"column 0 \(amount\) must be between 0 and"),
         (lambda t: t.assign(amount=np.inf), r"column 0 \(amount\) must be a finite number"),
         (lambda t: t.assign(night=0.5), r"column 1 \(night\) must be a whole number"),
-        (lambda t: t.assign(card=[None, *t["card"][1:]]), "Column card has 1 missing values; fill or drop them"),
+        (lambda t: t.assign(card=[None, *t["card"][1:]]), "Column card has 1 missing values; fill them, or drop"),
         (lambda t: t.assign(when="yesterday"), "Column when has 1200 values that are not times"),
     ],
 )
