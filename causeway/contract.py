@@ -22,6 +22,9 @@ Array = NDArray[np.float32]
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
+SUGGESTED_FROM = 100
+"""With more names than this, an unknown name is not compared with all of them: it would take too long."""
+
 
 class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One named input. `minimum` and `maximum` are inclusive and hard: outside them a request is refused."""
@@ -37,6 +40,10 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
             raise ValueError("A feature needs a name")
         if not -FLOAT32_MAX <= self.minimum <= self.maximum <= FLOAT32_MAX:
             raise ValueError(f"{self.name}: minimum and maximum must be ordered and within 32-bit floats")
+
+    def takes(self, value: float) -> bool:
+        """Whether `value` is one that the feature may have; never so for NaN and infinities."""
+        return self.minimum <= value <= self.maximum and (self.dtype == "float" or value % 1 == 0)
 
 
 class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -117,68 +124,72 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
 
         Raises `NotFinite`, `OutOfRange` or `NotAnInteger` for the first value at fault, in reading order.
         """
-        minimum, maximum, integers = self._bounds
-        inside = (values >= minimum) & (values <= maximum)
-        if not inside.all():
-            row, column = (int(i) for i in np.argwhere(~inside)[0])
-            feature = self.features[column]
-            if not math.isfinite(values[row, column]):
-                raise errors.NotFinite(row, column, feature.name)
-            raise errors.OutOfRange(row, column, feature.name, feature.minimum, feature.maximum)
-        if integers.size:
-            fractional = values[:, integers] % 1 != 0
-            if fractional.any():
-                row, which = (int(i) for i in np.argwhere(fractional)[0])
-                column = int(integers[which])
-                raise errors.NotAnInteger(row, column, self.names[column])
+        minimum, maximum, fractions = self._bounds
+        good = (values >= minimum) & (values <= maximum) & (fractions | (np.floor(values) == values))
+        if not good.all():
+            row, column = (int(i) for i in np.argwhere(~good)[0])
+            raise self.fault(row, column, float(values[row, column]))
         return values.astype(np.float32)
 
     @cached_property
-    def _bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
+    def _bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+        """Of each column: the least value, the greatest, and whether it may have a fractional part."""
         minimum = np.array([feature.minimum for feature in self.features])
         maximum = np.array([feature.maximum for feature in self.features])
-        integers = np.array([i for i, feature in enumerate(self.features) if feature.dtype == "integer"], dtype=np.intp)
-        return minimum, maximum, integers
+        fractions = np.array([feature.dtype == "float" for feature in self.features])
+        return minimum, maximum, fractions
+
+    def fault(self, row: int, column: int, value: float) -> errors.BadRequest:
+        """The refusal for a number that its feature does not take."""
+        feature = self.features[column]
+        if not math.isfinite(value):
+            return errors.NotFinite(row, column, feature.name)
+        if not feature.minimum <= value <= feature.maximum:
+            return errors.OutOfRange(row, column, feature.name, feature.minimum, feature.maximum)
+        return errors.NotAnInteger(row, column, feature.name)
 
 
 def explain_features(contract: Contract, features: object) -> errors.BadRequest | None:
-    """The refusal for the first fault of `features`, as decoded from JSON without a schema; None without a fault."""
+    """The refusal for the first fault of `features`, as decoded from JSON without a schema; None without a fault.
+
+    Faults of the shape come before faults of a value; either kind in reading order.
+    """
     if not isinstance(features, list):
         return errors.FeaturesNot2D()
     if not features:
         return errors.NoRows()
     for row, values in enumerate(features):
-        if not isinstance(values, list):
+        if not isinstance(values, list) or any(isinstance(value, list) for value in values):
             return errors.FeaturesNot2D(row)
     for row, values in enumerate(features):
         if len(values) != len(features[0]):
             return errors.RaggedRows(row, len(features[0]), len(values))
     if len(features[0]) != contract.width:
         return errors.WrongWidth(contract.width, len(features[0]))
-    for row, values in enumerate(features):
-        if any(isinstance(value, list) for value in values):
-            return errors.FeaturesNot2D(row)
-        for column, value in enumerate(values):
-            fault = _explain_value(contract, row, column, value)
-            if fault:
-                return fault
-    return None
+    faults = (
+        _explain_value(contract, row, column, value)
+        for row, values in enumerate(features)
+        for column, value in enumerate(values)
+    )
+    return next(filter(None, faults), None)
 
 
 def explain_rows(contract: Contract, rows: object) -> errors.BadRequest | None:
-    """The refusal for the first fault of `rows`, as decoded from JSON without a schema; None without a fault."""
+    """The refusal for the first fault of `rows`, as decoded from JSON without a schema; None without a fault.
+
+    Row by row: first a name that the contract does not know, then what its columns lack or hold, in contract order.
+    """
     if not isinstance(rows, list):
         return errors.RowsNotObjects()
     if not rows:
         return errors.NoRows()
+    known = frozenset(contract.names)
     for row, values in enumerate(rows):
         if not isinstance(values, Mapping):
             return errors.RowsNotObjects(row)
-        unknown = next((name for name in values if name not in contract.names), None)
+        unknown = next((name for name in values if name not in known), None)
         if unknown is not None:
-            close = difflib.get_close_matches(str(unknown)[:100].upper(), [name.upper() for name in contract.names], 1)
-            suggestion = next((name for name in contract.names if close and name.upper() == close[0]), None)
-            return errors.UnknownName(row, suggestion)
+            return errors.UnknownName(row, _suggestion(contract, unknown))
         for column, name in enumerate(contract.names):
             if name not in values:
                 return errors.MissingName(row, column, name)
@@ -188,6 +199,15 @@ def explain_rows(contract: Contract, rows: object) -> errors.BadRequest | None:
     return None
 
 
+def _suggestion(contract: Contract, unknown: str) -> str | None:
+    """The name that was probably meant, whatever its case."""
+    if contract.width > SUGGESTED_FROM:
+        return None
+    names = {name.upper(): name for name in contract.names}
+    close = difflib.get_close_matches(unknown[:100].upper(), names, 1)
+    return names[close[0]] if close else None
+
+
 _JSON_TYPES = {str: "a string", bool: "a boolean", type(None): "null", list: "an array", dict: "an object"}
 
 
@@ -195,12 +215,9 @@ def _explain_value(contract: Contract, row: int, column: int, value: object) -> 
     feature = contract.features[column]
     if isinstance(value, bool) or not isinstance(value, int | float):
         return errors.NotANumber(row, column, feature.name, _JSON_TYPES.get(type(value), "something else"))
+    if feature.takes(value):
+        return None
     try:
-        number = float(value)
+        return contract.fault(row, column, float(value))
     except OverflowError:
         return errors.NotFinite(row, column, feature.name)
-    if not math.isfinite(number):
-        return errors.NotFinite(row, column, feature.name)
-    if not feature.minimum <= number <= feature.maximum:
-        return errors.OutOfRange(row, column, feature.name, feature.minimum, feature.maximum)
-    return None

@@ -11,14 +11,21 @@ from causeway.version import ModelVersion
 
 EXAMPLE_ID = "3f0c1d5e9a7b42c6"
 _JSON = "application/json"
-_PREDICT_REFUSALS: tuple[Refusal, ...] = (
-    errors.FeaturesNot2D(),
-    errors.BodyTooLarge(8_388_608),
-    errors.UnsupportedMediaType(),
-    errors.ModelFailed("fraud:3s2vb6xkjoeq"),
-    errors.NotReady("it is being loaded"),
-    errors.DeadlineExceeded(1000),
-)
+_NOT_READY = errors.NotReady("it is being loaded")
+PAGE = b"""<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Causeway</title>
+<link rel="icon" href="static_content/favicon-light-32x32.png">
+<link rel="stylesheet" href="static_content/swagger-ui.css">
+<div id="page"></div>
+<script src="static_content/swagger-ui-bundle.js"></script>
+<script>SwaggerUIBundle({url: "docs.json", dom_id: "#page", validatorUrl: null})</script>
+</html>
+"""
+"""The document to read and to try out, by the assets that BentoML brings. BentoML's own page calls an analytics
+service from every browser; this one calls nobody."""
 
 
 def document(version: ModelVersion | None, settings: Settings) -> dict[str, Any]:
@@ -33,7 +40,7 @@ def document(version: ModelVersion | None, settings: Settings) -> dict[str, Any]
             "`request_id` and the facts: the row, the column, the limit.",
         },
         "paths": {
-            "/predict": {"post": _predict(version, settings)},
+            "/predict": {"post": _predict(version, tag, settings)},
             "/health": {"get": _health(tag)},
             **{path: {"get": _plain(summary)} for path, summary in _INFRASTRUCTURE.items()},
         },
@@ -108,11 +115,19 @@ def _prediction(version: ModelVersion | None, tag: str) -> dict[str, Any]:
     }
 
 
-def _predict(version: ModelVersion | None, settings: Settings) -> dict[str, Any]:
+def _predict(version: ModelVersion | None, tag: str, settings: Settings) -> dict[str, Any]:
+    refusals: tuple[Refusal, ...] = (
+        errors.FeaturesNot2D(),
+        errors.BodyTooLarge(settings.max_body_bytes),
+        errors.UnsupportedMediaType(),
+        errors.ModelFailed(tag),
+        _NOT_READY,
+        errors.DeadlineExceeded(settings.timeout_ms),
+    )
     request: dict[str, Any] = {"schema": {"oneOf": [_body("features", "Features"), _body("rows", "Row")]}}
     answer: dict[str, Any] = {"schema": {"$ref": "#/components/schemas/Prediction"}}
     if version:
-        example = version.example
+        example = _example(version)
         named = [dict(zip(version.contract.names, row, strict=True)) for row in example]
         request["examples"] = {
             "features": {"summary": "Rows in contract order", "value": {"features": example}},
@@ -141,9 +156,21 @@ def _predict(version: ModelVersion | None, settings: Settings) -> dict[str, Any]
         "requestBody": {"required": True, "content": {_JSON: request}},
         "responses": {
             "200": {"description": "One prediction a row, in the order of the rows.", "content": {_JSON: answer}},
-            **{str(refusal.status): _refused(refusal) for refusal in _PREDICT_REFUSALS},
+            **{str(refusal.status): _refused(refusal) for refusal in refusals},
         },
     }
+
+
+def _example(version: ModelVersion) -> list[list[int | float]]:
+    """Two rows of the model's own samples, each number in the shortest form that means the same 32-bit float."""
+    features = version.contract.features
+    return [
+        [
+            int(value) if feature.dtype == "integer" else float(str(value))
+            for feature, value in zip(features, row, strict=True)
+        ]
+        for row in version.contract.from_features(version.example)
+    ]
 
 
 def _health(tag: str) -> dict[str, Any]:
@@ -164,7 +191,7 @@ def _health(tag: str) -> dict[str, Any]:
                     }
                 },
             },
-            "503": _refused(errors.NotReady("it is being loaded")),
+            "503": _refused(_NOT_READY),
         },
     }
 
@@ -179,10 +206,18 @@ def _header(name: str, schema: dict[str, Any], description: str) -> dict[str, An
 
 
 def _refused(refusal: Refusal) -> dict[str, Any]:
-    example = refusal.body(EXAMPLE_ID)
     schema = {"$ref": "#/components/schemas/Refusal"}
-    summary = (type(refusal).__doc__ or "").splitlines()[0]
-    return {"description": summary, "content": {_JSON: {"schema": schema, "example": example}}}
+    example = refusal.body(EXAMPLE_ID)
+    answer = {
+        "description": (type(refusal).__doc__ or "").splitlines()[0],
+        "content": {_JSON: {"schema": schema, "example": example}},
+    }
+    if refusal.retry_after_s is not None:
+        seconds = {"type": "integer", "minimum": 1}
+        answer["headers"] = {
+            "Retry-After": {"schema": seconds, "description": "Seconds until it is worth trying again."}
+        }
+    return answer
 
 
 def _plain(summary: str) -> dict[str, Any]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,73 +28,21 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = Mapping[bytes, bytes]
-Endpoint = Callable[[Headers, str, Receive], Awaitable[bytes]]
-"""Headers, request id and body in; the body of a 200 out, or a `Refusal` raised."""
 
-BENTOML_PATHS = frozenset({"/", "/schema.json", "/livez", "/readyz", "/healthz", "/metrics"})
+BENTOML_PATHS = ("/schema.json", "/livez", "/readyz", "/healthz", "/metrics")
 BENTOML_STATIC = "/static_content/"
+READ = ("GET", "HEAD")
 
 DECODE_ON_LOOP_BYTES = 64 * 1024
 """A larger body is decoded in a thread."""
 
-DRAIN_BYTES = 64 * 1024 * 1024
-DRAIN_S = 2.0
-"""How much of a refused body, and for how long, is still taken off the socket, so that its sender gets to read the
-refusal instead of a reset connection."""
+SKIPPED_BYTES = 64 * 1024
+"""How much of a refused body the server may have to skip on a connection that goes on; with more, it is closed."""
 
-
-class ClientGone(Exception):
-    """The client hung up before its request was read."""
-
-
-@dataclass(frozen=True)
-class RequestHeaders:
-    """The headers that the service understands."""
-
-    timeout_ms: float
-    routing_key: str | None
-
-    @classmethod
-    def parse(cls, headers: Headers, settings: Settings) -> RequestHeaders:
-        """Reads and checks them. Raises `InvalidHeader` or `UnsupportedMediaType`."""
-        media_type, _, parameters = headers.get(b"content-type", b"application/json").lower().partition(b";")
-        charset = parameters.strip() in (b"", b"charset=utf-8", b'charset="utf-8"')
-        if media_type.strip() != b"application/json" or not charset or b"content-encoding" in headers:
-            raise errors.UnsupportedMediaType()
-        timeout = headers.get(b"x-timeout-ms")
-        routing_key = headers.get(b"x-routing-key")
-        if routing_key is not None and not _ROUTING_KEY.fullmatch(routing_key):
-            raise errors.InvalidHeader("X-Routing-Key", "1 to 256 printable ASCII characters")
-        return cls(
-            timeout_ms=settings.timeout_ms if timeout is None else min(_timeout_ms(timeout), settings.max_timeout_ms),
-            routing_key=None if routing_key is None else routing_key.decode("ascii"),
-        )
-
-
-_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
-_ROUTING_KEY = re.compile(rb"[ -~]{1,256}")
-_TIMEOUT_MS = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,6})?")
-
-
-def new_request_id() -> str:
-    """32 random hexadecimal digits."""
-    return os.urandom(16).hex()
-
-
-def request_id(headers: Headers) -> str:
-    """The caller's X-Request-ID, or a new random one. Raises `InvalidHeader`."""
-    given = headers.get(b"x-request-id")
-    if given is None:
-        return new_request_id()
-    if not _REQUEST_ID.fullmatch(given):
-        raise errors.InvalidHeader("X-Request-ID", "1 to 128 printable ASCII characters without spaces")
-    return given.decode("ascii")
-
-
-def _timeout_ms(value: bytes) -> float:
-    if not _TIMEOUT_MS.fullmatch(value) or float(value) <= 0:
-        raise errors.InvalidHeader("X-Timeout-Ms", "a positive number of milliseconds")
-    return float(value)
+LINGER_S = 5.0
+LINGER_IDLE_S = 1.0
+"""How long, and how long without a byte, the rest of a refused body is taken off a connection before it is closed.
+A sender that is cut off at once finds a reset connection and never reads the refusal."""
 
 
 class Rest:
@@ -102,70 +52,55 @@ class Rest:
         self._app = app
         self._deployment = deployment
         self._settings = settings
+        self._endpoints: Mapping[str, tuple[Endpoint, tuple[str, ...]]] = {
+            "/predict": (self._predict, ("POST",)),
+            "/health": (self._health, READ),
+            "/": (self._page, READ),
+            "/docs.json": (self._docs, READ),
+            **dict.fromkeys((*BENTOML_PATHS, BENTOML_STATIC), (self._bentoml, READ)),
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        path, method = scope["path"], scope["method"]
-        if path == "/predict":
-            await self._answer(self._predict, ("POST",), scope, receive, send)
-        elif path == "/health":
-            await self._answer(self._health, ("GET", "HEAD"), scope, receive, send)
-        elif path == "/docs.json":
-            await self._answer(self._docs, ("GET", "HEAD"), scope, receive, send)
-        elif (path in BENTOML_PATHS or path.startswith(BENTOML_STATIC)) and method in ("GET", "HEAD"):
-            await self._app(scope, receive, send)
-        elif path in BENTOML_PATHS:
-            await self._answer(self._not_found, ("GET", "HEAD"), scope, receive, send)
-        else:
-            await self._answer(self._not_found, (method,), scope, receive, send)
-
-    async def _answer(
-        self,
-        endpoint: Endpoint,
-        methods: tuple[str, ...],
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        """Sends what `endpoint` returns, or the refusal that it raises; nothing else leaves."""
-        refusal: errors.Refusal
-        answer_id = new_request_id()
+        if scope["type"] == "websocket":
+            scope, send = {**scope, "method": "WEBSOCKET"}, _instead_of_websocket(send)
+        request = Request(scope, receive)
         try:
-            headers = _headers(scope)
-            answer_id = request_id(headers)
-            if scope["method"] not in methods:
-                raise errors.MethodNotAllowed(methods)
-            await _send(send, 200, await endpoint(headers, answer_id, receive), answer_id)
-            return
-        except ClientGone:
-            return
-        except errors.Refusal as exc:
-            refusal = exc
-            if refusal.status >= 500 and refusal.__cause__ is not None:
-                logs.get().error(refusal.code, request_id=answer_id, **refusal.facts, exc_info=refusal.__cause__)
+            request.identify()
+            answer = await self._endpoint(scope)(request)
         except Exception as exc:
-            refusal = errors.InternalError()
-            logs.get().error(refusal.code, request_id=answer_id, exc_info=exc)
-        await _refuse(receive, send, refusal, answer_id)
+            answer = _refused(exc, request.id)
+        await request.answer(answer, send)
 
-    async def _predict(self, raw: Headers, answer_id: str, receive: Receive) -> bytes:
+    def _endpoint(self, scope: Scope) -> Endpoint:
+        """What answers this path and method. Raises `NotFound` or `MethodNotAllowed`."""
+        path = scope["path"]
+        name = BENTOML_STATIC if path.startswith(BENTOML_STATIC) else path
+        if name not in self._endpoints:
+            raise errors.NotFound(("POST /predict", "GET /health", "GET /"))
+        endpoint, methods = self._endpoints[name]
+        if scope["method"] not in methods:
+            raise errors.MethodNotAllowed(methods)
+        return endpoint
+
+    async def _predict(self, request: Request) -> Answer:
         started = time.perf_counter()
-        headers = RequestHeaders.parse(raw, self._settings)
+        asked = RequestHeaders.parse(request.headers, self._settings)
         try:
-            async with asyncio.timeout(headers.timeout_ms / 1000):
-                body = await read_body(raw, receive, self._settings.max_body_bytes)
+            async with asyncio.timeout(asked.timeout_ms / 1000):
+                body = await request.body(self._settings.max_body_bytes)
                 variant = self._deployment.champion
                 X = await self._decode(body, variant)
                 predictions = await variant.predict(X)
         except TimeoutError:
-            raise errors.DeadlineExceeded(headers.timeout_ms) from None
+            raise errors.DeadlineExceeded(asked.timeout_ms) from None
         latency_ms = (time.perf_counter() - started) * 1000
-        if latency_ms > headers.timeout_ms:
-            raise errors.DeadlineExceeded(headers.timeout_ms)
-        answer = codec.answer(predictions, variant.version.tag, variant.role, answer_id, latency_ms)
-        return codec.encode(answer)
+        if latency_ms > asked.timeout_ms:
+            raise errors.DeadlineExceeded(asked.timeout_ms)
+        answer = codec.answer(predictions, variant.version.tag, variant.role, request.id, latency_ms)
+        return _json(200, codec.encode(answer), request.id)
 
     async def _decode(self, body: bytes, variant: Variant) -> Array:
         arguments = (body, variant.version.contract, self._settings.max_rows)
@@ -173,97 +108,195 @@ class Rest:
             return codec.decode(*arguments)
         return await asyncio.to_thread(codec.decode, *arguments)
 
-    async def _health(self, headers: Headers, answer_id: str, receive: Receive) -> bytes:
-        version = self._deployment.champion.version.tag
-        return _json({"status": "healthy", "version": version})
+    async def _health(self, request: Request) -> Answer:
+        body = {"status": "healthy", "version": self._deployment.champion.version.tag}
+        return _json(200, json.dumps(body).encode(), request.id)
 
-    async def _docs(self, headers: Headers, answer_id: str, receive: Receive) -> bytes:
+    async def _docs(self, request: Request) -> Answer:
         version = self._deployment.champion.version if self._deployment.is_ready else None
-        return _json(openapi.document(version, self._settings))
+        document = openapi.document(version, self._settings)
+        return _json(200, json.dumps(document, allow_nan=False).encode(), request.id)
 
-    async def _not_found(self, headers: Headers, answer_id: str, receive: Receive) -> bytes:
-        raise errors.NotFound(("POST /predict", "GET /health", "GET /"))
+    async def _page(self, request: Request) -> Answer:
+        return Answer(200, openapi.PAGE, ((b"content-type", b"text/html; charset=utf-8"), _length(openapi.PAGE)))
+
+    async def _bentoml(self, request: Request) -> Answer:
+        """BentoML's own answer. Raises its refusals in our form."""
+        sent: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            sent.append(message)
+
+        await self._app(request.scope, request.receive, keep)
+        start, *parts = sent
+        if start["status"] == 503:
+            raise errors.NotReady("GET /health tells why")
+        if start["status"] in (400, 416):
+            raise errors.InvalidHeader("Range", "a range of bytes that the file has")
+        if start["status"] >= 400:
+            raise errors.NotFound(("GET /",))
+        return Answer(start["status"], b"".join(part.get("body", b"") for part in parts), tuple(start["headers"]))
 
 
-async def read_body(headers: Headers, receive: Receive, limit_bytes: int) -> bytes:
-    """The whole request body. Raises `BodyTooLarge` as soon as it is known to be, and `ClientGone`."""
-    length = headers.get(b"content-length", b"0")
-    if length.isdigit() and int(length) > limit_bytes:
-        raise errors.BodyTooLarge(limit_bytes)
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
+@dataclass(frozen=True)
+class Answer:
+    """What goes back."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+
+
+class Request:
+    """What came in: headers at once, the body when it is asked for."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.id = new_request_id()
+        self.scope = scope
+        self.receive = receive
+        self.headers: Headers = dict(scope["headers"])
+        chunked = b"transfer-encoding" in self.headers
+        self._unread_bytes = math.inf if chunked else int(self.headers.get(b"content-length", 0))
+        # Until it is asked for: its sender waits for "100 Continue", or the server took "Upgrade" at its word.
+        self._is_withheld = b"expect" in self.headers or b"upgrade" in self.headers
+
+    def identify(self) -> None:
+        """Takes over the caller's X-Request-ID. Raises `InvalidHeader`, also where a header of ours is given twice."""
+        if len(self.headers) < len(self.scope["headers"]):
+            names = [name for name, _ in self.scope["headers"]]
+            for name, title in _SINGLE.items():
+                if names.count(name) > 1:
+                    raise errors.InvalidHeader(title, "given once")
+        self.id = _value(self.headers, b"x-request-id") or self.id
+
+    async def body(self, limit_bytes: int) -> bytes:
+        """The whole body. Raises `BodyTooLarge` as soon as it is known to be, and `ClientGone`."""
+        if self._unread_bytes and b"upgrade" in self.headers:
+            # The HTTP parser stops at the head: it loses the body, or takes it for the next request.
+            raise errors.InvalidHeader("Upgrade", "left out: the service speaks HTTP/1.1")
+        if limit_bytes < self._unread_bytes < math.inf:
+            raise errors.BodyTooLarge(limit_bytes)
+        pieces, size = [], 0
+        while self._unread_bytes:
+            pieces.append(await self._piece())
+            size += len(pieces[-1])
+            if size > limit_bytes:
+                raise errors.BodyTooLarge(limit_bytes)
+        return b"".join(pieces)
+
+    async def answer(self, answer: Answer, send: Send) -> None:
+        """Sends it, and closes the connection where too much of the body is left, or it is unclear what comes next."""
+        closes = self._unread_bytes > (0 if self._is_withheld else SKIPPED_BYTES)
+        headers = [*answer.headers, (b"connection", b"close")] if closes else answer.headers
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body, "more_body": closes})
+        if closes:
+            if not self._is_withheld:
+                await self._linger()
+            await send({"type": "http.response.body", "body": b""})
+
+    async def _piece(self) -> bytes:
+        self._is_withheld = False
+        message = await self.receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > limit_bytes:
-            raise errors.BodyTooLarge(limit_bytes)
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return b"".join(chunks)
+        piece: bytes = message.get("body", b"")
+        self._unread_bytes = max(1, self._unread_bytes - len(piece)) if message.get("more_body") else 0
+        return piece
+
+    async def _linger(self) -> None:
+        with suppress(TimeoutError, ClientGone):
+            async with asyncio.timeout(LINGER_S):
+                while self._unread_bytes:
+                    async with asyncio.timeout(LINGER_IDLE_S):
+                        await self._piece()
 
 
-def _headers(scope: Scope) -> dict[bytes, bytes]:
-    """Header names in lower case to values. Raises `InvalidHeader` where one of ours is given twice."""
-    headers: dict[bytes, bytes] = {}
-    for name, value in scope["headers"]:
-        if name in headers and name in _SINGLE:
-            raise errors.InvalidHeader(_SINGLE[name], "given once")
-        headers[name] = value
-    return headers
+Endpoint = Callable[[Request], Awaitable[Answer]]
+"""Returns the answer, or raises a `Refusal`."""
 
 
-_SINGLE = {name.lower().encode(): name for name in ("Content-Type", "X-Request-ID", "X-Routing-Key", "X-Timeout-Ms")}
+class ClientGone(Exception):
+    """The client hung up before its request was read."""
 
 
-def _json(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, allow_nan=False).encode()
+@dataclass(frozen=True)
+class RequestHeaders:
+    """The headers that POST /predict understands."""
+
+    timeout_ms: float
+    routing_key: str | None
+
+    @classmethod
+    def parse(cls, headers: Headers, settings: Settings) -> RequestHeaders:
+        """Reads and checks them. Raises `InvalidHeader` or `UnsupportedMediaType`."""
+        if not _JSON.fullmatch(headers.get(b"content-type", b"application/json")) or b"content-encoding" in headers:
+            raise errors.UnsupportedMediaType()
+        timeout_ms = _value(headers, b"x-timeout-ms")
+        return cls(
+            settings.timeout_ms if timeout_ms is None else min(float(timeout_ms), settings.max_timeout_ms),
+            _value(headers, b"x-routing-key"),
+        )
 
 
-async def _send(
-    send: Send,
-    status: int,
-    body: bytes,
-    answer_id: str,
-    extra: tuple[tuple[bytes, bytes], ...] = (),
-    *,
-    more_body: bool = False,
-) -> None:
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"x-request-id", answer_id.encode()),
-        *extra,
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": more_body})
+_JSON = re.compile(rb'application/json[ \t]*(;[ \t]*(charset=("?)utf-8\3)?[ \t]*)?', re.IGNORECASE)
+_FORMS = {
+    b"x-request-id": ("X-Request-ID", re.compile(rb"[!-~]{1,128}"), "1 to 128 printable ASCII characters, no spaces"),
+    b"x-routing-key": ("X-Routing-Key", re.compile(rb"[ -~]{1,256}"), "1 to 256 printable ASCII characters"),
+    b"x-timeout-ms": (
+        "X-Timeout-Ms",
+        re.compile(rb"(?=.*[1-9])[0-9]{1,9}(\.[0-9]{1,6})?"),
+        "a positive number of milliseconds",
+    ),
+}
+_SINGLE = {b"content-type": "Content-Type"} | {name: form[0] for name, form in _FORMS.items()}
 
 
-async def _refuse(receive: Receive, send: Send, refusal: errors.Refusal, answer_id: str) -> None:
-    body = _json(refusal.body(answer_id))
+def new_request_id() -> str:
+    """32 random hexadecimal digits."""
+    return os.urandom(16).hex()
+
+
+def _value(headers: Headers, name: bytes) -> str | None:
+    """The value of one of our headers, None where it is not given. Raises `InvalidHeader`."""
+    value = headers.get(name)
+    if value is None:
+        return None
+    title, form, expected = _FORMS[name]
+    if not form.fullmatch(value.strip()):
+        raise errors.InvalidHeader(title, expected)
+    return value.strip().decode("ascii")
+
+
+def _json(status: int, body: bytes, request_id: str, *extra: tuple[bytes, bytes]) -> Answer:
+    content_type = (b"content-type", b"application/json")
+    return Answer(status, body, (content_type, _length(body), (b"x-request-id", request_id.encode()), *extra))
+
+
+def _length(body: bytes) -> tuple[bytes, bytes]:
+    return b"content-length", str(len(body)).encode()
+
+
+def _refused(exc: Exception, request_id: str) -> Answer:
+    """The answer for a refusal; a fault of ours is logged, and told as no more than that."""
+    if isinstance(exc, ClientGone):
+        return _json(499, b"", request_id)  # nobody reads it, but metrics count it and BentoML stops waiting
+    refusal = exc if isinstance(exc, errors.Refusal) else errors.InternalError()
+    cause = exc.__cause__ if refusal is exc else exc
+    if refusal.status >= 500 and cause is not None:
+        logs.get().error(refusal.code, request_id=request_id, **refusal.facts, exc_info=cause)
     extra: list[tuple[bytes, bytes]] = []
     if refusal.retry_after_s is not None:
         extra.append((b"retry-after", str(max(1, round(refusal.retry_after_s))).encode()))
     if isinstance(refusal, errors.MethodNotAllowed):
         extra.append((b"allow", ", ".join(refusal.allow).encode()))
-    if not isinstance(refusal, errors.BodyTooLarge):
-        await _send(send, refusal.status, body, answer_id, tuple(extra))
-        return
-    await _send(send, refusal.status, body, answer_id, (*extra, (b"connection", b"close")), more_body=True)
-    await _drain(receive)
-    await send({"type": "http.response.body", "body": b""})
+    return _json(refusal.status, json.dumps(refusal.body(request_id), allow_nan=False).encode(), request_id, *extra)
 
 
-async def _drain(receive: Receive) -> None:
-    left = DRAIN_BYTES
-    try:
-        async with asyncio.timeout(DRAIN_S):
-            while left > 0:
-                message = await receive()
-                left -= len(message.get("body", b""))
-                if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                    return
-    except TimeoutError:
-        return
+def _instead_of_websocket(send: Send) -> Send:
+    """Answers a WebSocket handshake with a plain HTTP response (the ASGI extension "websocket.http.response")."""
+
+    async def send_response(message: Message) -> None:
+        await send({**message, "type": f"websocket.{message['type']}"})
+
+    return send_response
