@@ -191,8 +191,7 @@ class Request:
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body, "more_body": closes})
         if closes:
-            if not self._is_withheld:
-                await self._linger()
+            await self._linger()
             await send({"type": "http.response.body", "body": b""})
 
     async def _piece(self) -> bytes:
