@@ -6,24 +6,30 @@ In this folder, with the environment activated: `bentoml serve`.
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import bentoml
+from prometheus_client import REGISTRY
 
 from causeway import codec, logs
 from causeway.deployment import Deployment
+from causeway.front import FrontedService
+from causeway.monitoring.metrics import Metrics
 from causeway.rest import Rest, new_request_id
 from causeway.settings import Settings
 
 settings = Settings.from_env()
 deployment = Deployment(settings)
+front = partial(Rest, deployment=deployment, settings=settings, metrics=Metrics(REGISTRY))
 
 
 @bentoml.service(
     name="causeway",
+    service_class=partial(FrontedService, front=front),
     workers=settings.workers,
     envs=[{"name": "CAUSEWAY_MODEL", "value": settings.model}],
-    logging={"access": {"enabled": False}},  # requests belong to metrics; and it fails on headers that are not text
+    logging={"access": {"enabled": False}},  # requests belong to metrics
 )
 class Causeway:
     """Scores rows with the model version that is deployed."""
@@ -48,6 +54,3 @@ class Causeway:
 
     def __is_ready__(self) -> bool:
         return deployment.is_ready
-
-
-Causeway.add_asgi_middleware(Rest, deployment=deployment, settings=settings)  # type: ignore[attr-defined]

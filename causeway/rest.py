@@ -1,6 +1,6 @@
 """The wire contract: POST /predict and GET /health, bytes in and bytes out.
 
-`Rest` is an ASGI middleware around BentoML's application. It answers its own paths, hands BentoML's on, and refuses
+`Rest` is an ASGI application in front of BentoML's. It answers its own paths, hands BentoML's on, and refuses
 every other path, so that each refusal is one JSON object in the same form.
 """
 
@@ -20,6 +20,7 @@ from typing import Any
 from causeway import codec, errors, logs, openapi
 from causeway.contract import Array
 from causeway.deployment import Deployment, Variant
+from causeway.monitoring.metrics import Metrics
 from causeway.settings import Settings
 
 Scope = MutableMapping[str, Any]
@@ -46,12 +47,13 @@ A sender that is cut off at once finds a reset connection and never reads the re
 
 
 class Rest:
-    """ASGI middleware: answers our paths, hands BentoML's on, refuses the rest."""
+    """ASGI application: answers our paths, hands BentoML's on, refuses the rest."""
 
-    def __init__(self, app: App, *, deployment: Deployment, settings: Settings) -> None:
+    def __init__(self, app: App, *, deployment: Deployment, settings: Settings, metrics: Metrics) -> None:
         self._app = app
         self._deployment = deployment
         self._settings = settings
+        self._metrics = metrics
         self._endpoints: Mapping[str, tuple[Endpoint, tuple[str, ...]]] = {
             "/predict": (self._predict, ("POST",)),
             "/health": (self._health, READ),
@@ -66,22 +68,24 @@ class Rest:
             return
         if scope["type"] == "websocket":
             scope, send = {**scope, "method": "WEBSOCKET"}, _instead_of_websocket(send)
+        started = time.perf_counter()
         request = Request(scope, receive)
+        path = BENTOML_STATIC if scope["path"].startswith(BENTOML_STATIC) else scope["path"]
         try:
             request.identify()
-            answer = await self._endpoint(scope)(request)
+            answer = await self._endpoint(path, scope["method"])(request)
         except Exception as exc:
             answer = _refused(exc, request.id)
         await request.answer(answer, send)
+        endpoint = path if path in self._endpoints else "other"
+        self._metrics.answered(endpoint, answer.status, time.perf_counter() - started)
 
-    def _endpoint(self, scope: Scope) -> Endpoint:
+    def _endpoint(self, path: str, method: str) -> Endpoint:
         """What answers this path and method. Raises `NotFound` or `MethodNotAllowed`."""
-        path = scope["path"]
-        name = BENTOML_STATIC if path.startswith(BENTOML_STATIC) else path
-        if name not in self._endpoints:
+        if path not in self._endpoints:
             raise errors.NotFound(("POST /predict", "GET /health", "GET /"))
-        endpoint, methods = self._endpoints[name]
-        if scope["method"] not in methods:
+        endpoint, methods = self._endpoints[path]
+        if method not in methods:
             raise errors.MethodNotAllowed(methods)
         return endpoint
 
@@ -279,7 +283,7 @@ def _length(body: bytes) -> tuple[bytes, bytes]:
 def _refused(exc: Exception, request_id: str) -> Answer:
     """The answer for a refusal; a fault of ours is logged, and told as no more than that."""
     if isinstance(exc, ClientGone):
-        return _json(499, b"", request_id)  # nobody reads it, but metrics count it and BentoML stops waiting
+        return _json(499, b"", request_id)  # nobody reads it, but metrics count it
     refusal = exc if isinstance(exc, errors.Refusal) else errors.InternalError()
     cause = exc.__cause__ if refusal is exc else exc
     if refusal.status >= 500 and cause is not None:

@@ -26,9 +26,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
 from causeway import errors, rest, store
 from causeway.deployment import Deployment
+from causeway.monitoring.metrics import Metrics
 from causeway.rest import RequestHeaders, Rest
 from causeway.settings import Settings
 from causeway.version import ModelVersion
@@ -782,16 +784,20 @@ async def nowhere(*args: Any) -> None:
     raise AssertionError("handed on")
 
 
-def test_a_client_that_has_gone_is_answered_all_the_same_because_bentoml_waits_for_it() -> None:
-    service = Rest(nowhere, deployment=Deployment(Settings()), settings=Settings())
+def alone(deployment: Deployment) -> Rest:
+    """The application without BentoML's behind it."""
+    return Rest(nowhere, deployment=deployment, settings=Settings(), metrics=Metrics(CollectorRegistry()))
+
+
+def test_a_client_that_has_gone_is_answered_all_the_same_so_that_metrics_count_it() -> None:
+    service = alone(Deployment(Settings()))
     start, *_ = answered(service, {"type": "http.disconnect"}, headers=[(b"content-length", b"5")])
     assert start["status"] == 499
 
 
 def test_a_fault_of_ours_tells_its_cause_to_the_log_only(capsys: pytest.CaptureFixture[str]) -> None:
-    broken = Rest(nowhere, deployment=Deployment(Settings()), settings=Settings())
+    broken = alone(None)  # type: ignore[arg-type]
     message = {"type": "http.request"}
-    broken._deployment = None  # type: ignore[assignment]
     start, body = answered(broken, message, headers=[(b"x-request-id", b"r-1"), (b"content-length", b"0")])
     assert start["status"] == 500
     assert json.loads(body["body"]) == errors.InternalError().body("r-1")
