@@ -1,5 +1,4 @@
 # Everything lives in .venv and in BentoML's store; `make help` lists the targets.
-SHELL := /bin/bash
 PYTHON ?= python3
 PORT ?= 3000
 FAMILY ?= gradient_boosting
@@ -12,10 +11,12 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 VENV := .venv
-BIN := $(CURDIR)/$(VENV)/bin
+BIN := $(VENV)/bin
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
 .PHONY: help setup setup-dev train serve test bench-start check format lock image clean
 
 help: ## list the targets
@@ -26,8 +27,9 @@ setup: $(VENV)/.serving ## create .venv with what training and serving need
 setup-dev: $(VENV)/.dev ## create .venv with everything, tests and checks included
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, as PYTHON=...")'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed, as PYTHON=...")'
+	$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -c 'import os, pathlib, site; pathlib.Path(site.getsitepackages()[0], "causeway.pth").write_text(os.getcwd() + "\n")'
 
 $(VENV)/.serving: requirements/training.txt | $(BIN)/python
 	$(BIN)/python -m pip install --require-hashes -r $<
@@ -41,7 +43,7 @@ train: setup ## train and save a model (FAMILY=gradient_boosting) unless the sto
 	@$(BIN)/python train_and_save.py $(FAMILY) --if-missing
 
 serve: train ## train if needed, then serve on PORT=3000
-	@($(BIN)/python -m causeway.first_call --port $(PORT) &); exec $(BIN)/bentoml serve --port $(PORT)
+	@($(BIN)/python -m causeway.first_call --port $(PORT) --while $$$$ &); exec $(BIN)/bentoml serve --port $(PORT)
 
 test: setup-dev ## set up and run the tests
 	$(BIN)/python -m pytest
@@ -64,13 +66,13 @@ format: setup-dev ## rewrite the code (ruff) and the generated parts of README.m
 # temporary copy is (BentoML issue 5566). BUILDAH_FORMAT: podman's default image format has no HEALTHCHECK.
 image: train ## build the Bento and its image (BACKEND=docker, IMAGE=causeway:latest)
 	bento=$$($(BIN)/bentoml build --output tag | sed -n 's/^__tag__://p') && test -n "$$bento" && cd / && \
-	BUILDAH_FORMAT=docker $(BIN)/bentoml containerize "$$bento" --backend $(BACKEND) --image-tag $(IMAGE) \
-	  --opt label=org.opencontainers.image.revision=$$(git -C $(CURDIR) rev-parse HEAD 2>/dev/null || echo unknown) $(CONTAINERIZE_OPTS)
+	BUILDAH_FORMAT=docker "$(CURDIR)/$(BIN)/bentoml" containerize "$$bento" --backend $(BACKEND) --image-tag $(IMAGE) \
+	  --opt label=org.opencontainers.image.revision=$$(git -C "$(CURDIR)" rev-parse HEAD 2>/dev/null || echo unknown) $(CONTAINERIZE_OPTS)
 
 lock: setup-dev ## pin requirements/*.txt again, with hashes
-	cd requirements && $(BIN)/$(LOCK) --upgrade dev.in -o dev.txt
-	cd requirements && $(BIN)/$(LOCK) training.in -c dev.txt -o training.txt
-	cd requirements && $(BIN)/$(LOCK) serving.in -c dev.txt -o serving.txt
+	cd requirements && ../$(BIN)/$(LOCK) --upgrade dev.in -o dev.txt
+	cd requirements && ../$(BIN)/$(LOCK) training.in -c dev.txt -o training.txt
+	cd requirements && ../$(BIN)/$(LOCK) serving.in -c dev.txt -o serving.txt
 
 clean: ## remove .venv and caches (not the model store)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build causeway.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -18,6 +18,7 @@ from causeway.front import FrontedService
 from causeway.monitoring.metrics import Metrics
 from causeway.rest import Rest, new_request_id
 from causeway.settings import Settings
+from causeway.store import ModelReference
 
 settings = Settings.from_env()
 deployment = Deployment(settings)
@@ -34,11 +35,12 @@ front = partial(Rest, deployment=deployment, settings=settings, metrics=Metrics(
 class Causeway:
     """Scores rows with the model version that is deployed."""
 
-    model = bentoml.models.BentoModel(settings.model)
+    model = ModelReference(settings.model)
 
     def __init__(self) -> None:
         logs.configure(settings.log_format)
-        deployment.start()
+        bento = Causeway.bento  # type: ignore[attr-defined]
+        deployment.start([str(model.tag) for part in bento.info.services for model in part.models] if bento else ())
 
     @bentoml.api  # type: ignore[untyped-decorator]
     async def predict(

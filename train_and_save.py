@@ -10,7 +10,9 @@ import argparse
 import dataclasses
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import models
 from causeway import errors, store
 from causeway.drift.reference import reference
 from causeway.runtime import MODEL_FILE, open_runtime
+from causeway.settings import Settings
 from causeway.training import gate, provenance, report, tables
 from causeway.training.dataset import Dataset, Split, Trained, split
 from causeway.training.evaluation import Evaluation, evaluate, train_baseline
@@ -43,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         save(family, args)
     except errors.CausewayError as exc:
+        if isinstance(exc, errors.FamilyFailed):
+            traceback.print_exception(exc.__cause__)
         _say(f"Refused. {exc.message}")
         return 1
     return 0
@@ -51,29 +56,45 @@ def main(argv: Sequence[str] | None = None) -> int:
 def save(family: models.Family, args: argparse.Namespace) -> str:
     """Data, split, fit, export, evaluation, gate, store: the tag of the saved version."""
     params = parse_params(family.Params, args.set)
-    data = _data(family, args)
+    with _step(args.family, "to give its data"):
+        data = _data(family, args)
     parts = split(data, delay_days=args.delay_days, test_days=args.test_days, seed=args.seed)
     _say(f"Training {args.family} on {len(parts.train)} rows ({parts.how})")
-    trained = family.train(parts.train, params, args.seed)
+    with _step(args.family, "to train"):
+        trained = family.train(parts.train, params, args.seed)
     baseline = train_baseline(parts.train)
 
     _say(f"Evaluating on {len(parts.test)} rows")
-    evaluation = evaluate(trained, baseline, parts.test)
+    with _step(args.family, "to predict the test rows"):
+        evaluation = evaluate(trained, baseline, parts.test)
     print(report.metrics_table(evaluation), flush=True)
 
     _say("Exporting and comparing")
-    model = family.to_artifact(trained)
-    measured = _measure(model, parts.test, trained)
-    gate.check(evaluation, measured, gate.Limits())
+    with _step(args.family, "to export a model that runs"):
+        model = family.to_artifact(trained)
+        measured = _measure(model, parts.test, trained)
+    gate.check(evaluation, measured, family.CONTRACT.output, gate.Limits())
 
     facts = _facts(args, params, data, parts)
     files = _files(family, args.family, trained, model, parts, evaluation, measured, facts)
     quality = {name: value for name, value in dataclasses.asdict(evaluation.model).items() if value is not None}
     labels = {"family": args.family, "use-case": family.NAME, "format": Path(MODEL_FILE).suffix.strip(".")}
-    tag = store.save(family.NAME, files, labels=labels, metadata={**facts, "quality": quality})
-    ModelVersion.load(store.find(tag))
-    _say(f"Saved {tag}; serve it with: bentoml serve")
+    metadata = {**facts, "quality": quality}
+    tag = store.save(family.NAME, files, labels=labels, metadata=metadata, accept=ModelVersion.load)
+    is_default = Settings.model == f"{family.NAME}:latest"
+    _say(f"Saved {tag}; serve it with: {'' if is_default else f'CAUSEWAY_MODEL={tag} '}bentoml serve")
     return tag
+
+
+@contextmanager
+def _step(family: str, step: str) -> Iterator[None]:
+    """Tells an error of the family's own code from a refusal of ours."""
+    try:
+        yield
+    except errors.CausewayError:
+        raise
+    except Exception as exc:
+        raise errors.FamilyFailed(family, step, exc) from exc
 
 
 def _data(family: models.Family, args: argparse.Namespace) -> Dataset:

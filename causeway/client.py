@@ -167,7 +167,7 @@ class Client(_Calls):
 
 
 class AsyncClient(_Calls):
-    """The same for asyncio and trio."""
+    """The same for asyncio."""
 
     def __init__(self, url: str, *, timeout: Timeout = Timeout(), retry: Retry = Retry()) -> None:
         super().__init__(url, timeout=timeout, retry=retry)

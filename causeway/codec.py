@@ -29,7 +29,7 @@ def decode(body: bytes, contract: Contract, max_rows: int) -> Array:
     Raises the `Refusal` that names the first fault, with row and column where it has them.
     """
     # Counted first: the time and memory of decoding go by the number of values, and nothing can interrupt it.
-    if body.count(b",") > max(max_rows * (contract.width + 1), FREE_VALUES):
+    if body.count(b",") > max(max_rows * (contract.n_commas + 1), FREE_VALUES):
         raise errors.TooManyRows(max_rows)
     try:
         request = _decode(body)

@@ -38,12 +38,20 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("A feature needs a name")
-        if not -FLOAT32_MAX <= self.minimum <= self.maximum <= FLOAT32_MAX:
-            raise ValueError(f"{self.name}: minimum and maximum must be ordered and within 32-bit floats")
+        if self.dtype not in ("float", "integer"):
+            raise ValueError(f"{self.name}: dtype must be float or integer, not {self.dtype!r}")
+        _check_bounds(self.name, self.minimum, self.maximum)
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """Minimum and maximum, or the nearest 32-bit floats where these lie outside: 0.1 as float32 is over 0.1."""
+        low, high = float(np.float32(self.minimum)), float(np.float32(self.maximum))
+        return min(self.minimum, low), max(self.maximum, high)
 
     def takes(self, value: float) -> bool:
         """Whether `value` is one that the feature may have; never so for NaN and infinities."""
-        return self.minimum <= value <= self.maximum and (self.dtype == "float" or value % 1 == 0)
+        low, high = self.reach
+        return low <= value <= high and (self.dtype == "float" or value % 1 == 0)
 
 
 class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -54,6 +62,16 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     minimum: float = 0.0
     maximum: float = 1.0
     description: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name or self.width < 1:
+            raise ValueError("An output needs a name and a width of at least 1")
+        _check_bounds(self.name, self.minimum, self.maximum)
+
+
+def _check_bounds(name: str, minimum: float, maximum: float) -> None:
+    if not -FLOAT32_MAX <= minimum <= maximum <= FLOAT32_MAX:
+        raise ValueError(f"{name}: minimum and maximum must be ordered and within 32-bit floats")
 
 
 class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
@@ -73,6 +91,11 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
     def width(self) -> int:
         """Number of features."""
         return len(self.features)
+
+    @cached_property
+    def n_commas(self) -> int:
+        """Commas in a row by name, at most."""
+        return self.width + sum(name.count(",") for name in self.names)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -134,8 +157,7 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
     @cached_property
     def _bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
         """Of each column: the least value, the greatest, and whether it may have a fractional part."""
-        minimum = np.array([feature.minimum for feature in self.features])
-        maximum = np.array([feature.maximum for feature in self.features])
+        minimum, maximum = np.array([feature.reach for feature in self.features]).T
         fractions = np.array([feature.dtype == "float" for feature in self.features])
         return minimum, maximum, fractions
 
@@ -144,7 +166,8 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
         feature = self.features[column]
         if not math.isfinite(value):
             return errors.NotFinite(row, column, feature.name)
-        if not feature.minimum <= value <= feature.maximum:
+        low, high = feature.reach
+        if not low <= value <= high:
             return errors.OutOfRange(row, column, feature.name, feature.minimum, feature.maximum)
         return errors.NotAnInteger(row, column, feature.name)
 

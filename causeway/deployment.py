@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from causeway import errors, logs, store
@@ -36,11 +37,16 @@ class Deployment:
         self._champion: Variant | None = None
         self._reason = "it is being loaded"
 
-    def start(self) -> None:
-        """Loads the version that the settings name. A version that fails is refused and logged, never served."""
+    def start(self, built_with: Sequence[str] = ()) -> None:
+        """Loads the version that the settings name; in a Bento, `latest` is the version that it was `built_with`.
+
+        A version that fails is refused and logged, never served.
+        """
         log = logs.get()
         try:
-            version = ModelVersion.load(store.find(self._settings.model), threads=self._settings.threads)
+            version = ModelVersion.load(
+                store.find(pinned(self._settings.model, built_with)), threads=self._settings.threads
+            )
         except (errors.VersionRefused, errors.VersionNotFound) as exc:
             self._reason = exc.message
             log.error("version_refused", model_version=exc.tag, reason=exc.message)
@@ -65,3 +71,14 @@ class Deployment:
         if self._champion is None:
             raise errors.NotReady(self._reason)
         return self._champion
+
+
+def pinned(tag: str, built_with: Sequence[str]) -> str:
+    """`tag`, or for `name:latest` the tag in `built_with`: that of the same name, else the first; a Bento has its own.
+
+    Outside of a Bento `built_with` is empty.
+    """
+    name, _, version = tag.partition(":")
+    if version != "latest" or not built_with:
+        return tag
+    return next((built for built in built_with if built.startswith(f"{name}:")), built_with[0])

@@ -20,6 +20,7 @@
     ├── VersionNotFound             no such version in the model store
     ├── TableRefused                a training table that cannot be learnt from
     ├── GateFailed                  a trained model that is not good enough to be saved
+    ├── FamilyFailed                a family's own code raised; its traceback is the cause
     ├── UnknownFamily, InvalidParam what `train_and_save.py` was asked for does not exist
     ├── InvalidSetting              an environment variable with a value that means nothing
     └── CallFailed                  the client got no answer
@@ -398,7 +399,8 @@ class VersionNotFound(CausewayError):
     """No such version in the model store."""
 
     def __init__(self, tag: str) -> None:
-        super().__init__(f"The model store has no version {tag}; `bentoml models list` shows what it has", tag=tag)
+        message = f"The model store has no version {tag}: train one (`make train`), or see `bentoml models list`"
+        super().__init__(message, tag=tag)
 
 
 class TableRefused(CausewayError):
@@ -410,6 +412,14 @@ class GateFailed(CausewayError):
 
     def __init__(self, reasons: Sequence[str]) -> None:
         super().__init__("The model is not saved: " + "; ".join(reasons), reasons=list(reasons))
+
+
+class FamilyFailed(CausewayError):
+    """A family's own code raised while it did `step`; the cause is its error."""
+
+    def __init__(self, family: str, step: str, cause: Exception) -> None:
+        message = f"models/{family}.py failed {step}: {type(cause).__name__}: {cause}"
+        super().__init__(message, family=family, step=step)
 
 
 class UnknownFamily(CausewayError):

@@ -9,18 +9,25 @@ import sys
 
 import structlog
 
+# Without the frames' variables: a request's features are among them.
+_TRACEBACKS = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False),
+)
+
 
 def configure(log_format: str) -> None:
     """Writes events to stderr as `json`, as `console` lines, or as `auto` decides by whether stderr is a terminal."""
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if console
+        else structlog.processors.JSONRenderer()
     )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([] if console else [structlog.processors.dict_tracebacks]),
+            *([] if console else [_TRACEBACKS]),
             renderer,
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

@@ -7,13 +7,14 @@ version from a whole one; it does not protect against somebody who may write to 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import bentoml
-from bentoml.exceptions import BentoMLException, NotFound
+from bentoml.exceptions import NotFound
 
 from causeway import errors
 
@@ -28,7 +29,8 @@ class StoredVersion:
 
     def read(self, file: str) -> bytes:
         """The bytes of `file`. Raises `DigestMismatch` where they are not what was saved."""
-        recorded = self.metadata.get("files", {}).get(file)
+        digests = self.metadata.get("files")
+        recorded = digests.get(file) if isinstance(digests, Mapping) else None
         if recorded is None:
             raise errors.DigestMismatch(self.tag, file, "has no digest in the metadata")
         try:
@@ -40,19 +42,51 @@ class StoredVersion:
         return data
 
 
-def save(name: str, files: Mapping[str, bytes], *, labels: Mapping[str, str], metadata: Mapping[str, Any]) -> str:
-    """Saves `files` as a new version of `name` and returns its tag; all of it or nothing."""
+class ModelReference(bentoml.models.BentoModel):  # type: ignore[misc]
+    """A service's model, by tag. One that the store lacks is refused here, and not looked for in BentoML's cloud."""
+
+    def resolve(self, base_path: Any = None) -> Any:
+        """The model in the store. Raises BentoML's `NotFound`."""
+        if self.stored is None:
+            raise NotFound(errors.VersionNotFound(str(self.tag)).message)
+        return super().resolve(base_path)
+
+
+def save(
+    name: str,
+    files: Mapping[str, bytes],
+    *,
+    labels: Mapping[str, str],
+    metadata: Mapping[str, Any],
+    accept: Callable[[StoredVersion], object] = lambda version: None,
+) -> str:
+    """Saves `files` as a new version of `name` and returns its tag; all of it or nothing.
+
+    `accept` gets the version before it is in the store; what it raises keeps it out.
+    """
     digests = {file: hashlib.sha256(data).hexdigest() for file, data in files.items()}
-    with bentoml.models.create(name, labels=dict(labels), metadata={**metadata, "files": digests}) as model:
-        for file, data in files.items():
-            Path(model.path_of(file)).write_bytes(data)
+    model = None
+    try:
+        with bentoml.models.create(name, labels=dict(labels), metadata={**metadata, "files": digests}) as model:
+            for file, data in files.items():
+                Path(model.path_of(file)).write_bytes(data)
+            accept(StoredVersion(str(model.tag), Path(model.path), {"files": digests}))
+    except BaseException:
+        # An interrupt in the middle of BentoML's copying leaves a folder that breaks every listing of the store.
+        if model is not None:
+            with suppress(NotFound):
+                bentoml.models.delete(model.tag)
+        raise
     return str(model.tag)
 
 
 def find(tag: str) -> StoredVersion:
-    """The version under `tag` (`name:latest` is the newest). Raises `VersionNotFound`."""
+    """The version under `tag` (`name:latest` is the newest). Raises `VersionNotFound`, or `VersionRefused`."""
     try:
         model = bentoml.models.get(tag)
-    except (NotFound, BentoMLException) as exc:
+    except NotFound as exc:
         raise errors.VersionNotFound(tag) from exc
+    except Exception as exc:
+        # BentoML lets through what YAML and its converters raise.
+        raise errors.VersionRefused(tag, f"BentoML cannot read it: {exc}") from exc
     return StoredVersion(str(model.tag), Path(model.path), model.info.metadata)

@@ -75,8 +75,10 @@ class ModelVersion:
             predictions = self.runtime.run(X)
         except Exception as exc:
             raise errors.ModelFailed(self.tag) from exc
-        if predictions.shape[0] != X.shape[0] or not np.isfinite(predictions).all():
-            raise errors.ModelFailed(self.tag)
+        if predictions.shape[0] != X.shape[0]:
+            raise errors.ModelFailed(self.tag) from ValueError(f"{len(predictions)} predictions for {len(X)} rows")
+        if not np.isfinite(predictions).all():
+            raise errors.ModelFailed(self.tag) from ValueError("a prediction that is not a finite number")
         return predictions
 
 
@@ -110,7 +112,8 @@ def _read(tag: str, files: dict[str, bytes]) -> tuple[Contract, Samples]:
         refuse("contract.json", exc)
     try:
         samples = msgspec.json.decode(files["samples.json"], type=Samples)
-    except msgspec.DecodeError as exc:
+        np.array(samples.predictions, dtype=np.float64)
+    except (msgspec.DecodeError, ValueError) as exc:
         refuse("samples.json", exc)
     return contract, samples
 

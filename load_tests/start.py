@@ -31,6 +31,7 @@ from causeway.training import provenance  # noqa: E402
 from models.simulator import Simulation, simulate  # noqa: E402
 from models.windows import add_features  # noqa: E402
 
+RESULT = ROOT / "load_tests/results/start.json"
 ROUNDS = 5
 PATIENCE_S = 300
 SEED = 0
@@ -67,7 +68,8 @@ def main() -> None:
             "clone_to_first_prediction_s": seconds_from_clone(Path(scratch)),
             "simulate_a_million": simulate_a_million(),
         }
-    (ROOT / "load_tests/results/start.json").write_text(json.dumps(result, indent=2) + "\n")
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=2) + "\n")
     print(f"bentoml serve to ready, median of {ROUNDS}: {statistics.median(ours):.2f} s")
     print(f"the same of a bare BentoML service beside it: {statistics.median(theirs):.2f} s")
     print(f"clone to first prediction: {result['clone_to_first_prediction_s']:.1f} s")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from contextlib import suppress
 from types import ModuleType
 from typing import Any, Protocol, cast
 
@@ -46,7 +47,10 @@ def family(name: str) -> Family:
     """The family in models/`name`.py. Raises `UnknownFamily`."""
     if name not in _files():
         raise UnknownFamily(name, families())
-    module = importlib.import_module(f"models.{name}")
+    try:
+        module = importlib.import_module(f"models.{name}")
+    except Exception as exc:
+        raise UnknownFamily(name, families(), f" (models/{name}.py cannot be imported: {exc})") from exc
     missing = _missing(module)
     if missing:
         raise UnknownFamily(name, families(), f" (models/{name}.py lacks {', '.join(missing)})")
@@ -54,8 +58,14 @@ def family(name: str) -> Family:
 
 
 def families() -> list[str]:
-    """Names of all files in models/ that are families."""
-    return [name for name in _files() if not _missing(importlib.import_module(f"models.{name}"))]
+    """Names of all files in models/ that are families and can be imported."""
+    found = []
+    for name in _files():
+        # A file that cannot be imported is told about when it is asked for by name.
+        with suppress(Exception):
+            if not _missing(importlib.import_module(f"models.{name}")):
+                found.append(name)
+    return found
 
 
 def dataset(family: Family, table: pd.DataFrame, label: str, source: str) -> Dataset:

@@ -73,7 +73,7 @@ features_of_a_contract = st.lists(
 )
 
 
-@given(features_of_a_contract, st.builds(Output, st.text(), st.integers(1, 9)))
+@given(features_of_a_contract, st.builds(Output, st.text(min_size=1), st.integers(1, 9)))
 def test_contract_json_reads_back_as_the_same_contract(features: list[Feature], output: Output) -> None:
     contract = Contract(tuple(features), output)
     assert Contract.from_json(contract.to_json()) == contract

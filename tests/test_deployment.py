@@ -1,7 +1,6 @@
 """The deployment answers with a version that holds, and says why where there is none."""
 
 import asyncio
-import dataclasses
 import json
 import threading
 import urllib.error
@@ -13,7 +12,7 @@ import pytest
 import structlog
 
 from causeway.contract import Array
-from causeway.deployment import Deployment, Variant
+from causeway.deployment import Deployment, Variant, pinned
 from causeway.errors import NotReady
 from causeway.settings import Settings
 from causeway.version import Cost, ModelVersion
@@ -66,9 +65,20 @@ def test_a_cheap_batch_runs_on_the_event_loop_and_a_dear_one_beside_it(per_row_s
     assert (engine.thread == threading.get_ident()) is on_loop
 
 
-def test_the_cost_belongs_to_the_version() -> None:
-    version = ModelVersion.load(tiny.saved())
-    assert dataclasses.replace(version, cost=Cost(1, 2)).cost.seconds(3) == 7
+@pytest.mark.parametrize(
+    ("tag", "built_with", "expected"),
+    [
+        ("fraud:latest", [], "fraud:latest"),
+        ("fraud:latest", ["fraud:a1"], "fraud:a1"),
+        ("fraud:b2", ["fraud:a1"], "fraud:b2"),
+        ("other:latest", ["fraud:a1", "other:c3"], "other:c3"),
+        ("fraud:latest", ["other:c3"], "other:c3"),
+    ],
+)
+def test_latest_in_a_bento_is_the_version_that_it_was_built_with(
+    tag: str, built_with: list[str], expected: str
+) -> None:
+    assert pinned(tag, built_with) == expected
 
 
 def test_a_damaged_version_is_served_by_nobody_and_everybody_is_told_why(home: Path, tmp_path: Path) -> None:

@@ -48,3 +48,21 @@ def test_console_lines_are_for_people(capsys: pytest.CaptureFixture[str]) -> Non
     assert "started" in line
     with pytest.raises(json.JSONDecodeError):
         json.loads(line)
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_traceback_does_not_show_the_features_that_were_in_its_frames(
+    log_format: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def score(features: list[float]) -> None:
+        raise RuntimeError("broken")
+
+    logs.configure(log_format)
+    amount = 4111.0 * 3
+    try:
+        score([amount])
+    except RuntimeError as exc:
+        logs.get().error("model_failed", exc_info=exc)
+    logged = capsys.readouterr().err
+    assert "broken" in logged
+    assert str(amount) not in logged

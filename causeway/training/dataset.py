@@ -71,6 +71,11 @@ class Dataset:
         Raises `TableRefused`, in words that say what to do: missing columns, values outside the contract, labels
         other than 0 and 1, a constant label, too few rows.
         """
+        if label in (*contract.names, time, entity):
+            raise TableRefused(f"{label} is an input of the model; name the column with the outcome by --label")
+        twice = sorted({str(name) for name in table.columns[table.columns.duplicated()]})
+        if twice:
+            raise TableRefused(f"{source} has more than one column {', '.join(twice)}; keep one of each")
         missing = [name for name in (*contract.names, label) if name not in table.columns]
         if missing:
             raise TableRefused(
@@ -93,6 +98,18 @@ class Dataset:
         """The same rows with these slices."""
         return dataclasses.replace(self, slices=slices)
 
+    def __post_init__(self) -> None:
+        n = len(self.y)
+        parts = (self.X, self.time, self.entity, *self.slices.values())
+        if any(len(part) != n for part in parts if part is not None):
+            raise TableRefused(f"{self.source}: X, y, time, entity and slices must have the same number of rows")
+        if self.X.dtype != np.float32 or self.X.shape[1:] != (self.contract.width,):
+            raise TableRefused(f"{self.source}: X must be float32 with {self.contract.width} columns")
+        if not np.isin(self.y, (0, 1)).all():
+            raise TableRefused(f"{self.source}: labels must be 0 or 1")
+        if self.contract.output.width != 1:
+            raise TableRefused(f"{self.source}: models are trained to give one probability a row, output width 1")
+
     def __len__(self) -> int:
         return len(self.y)
 
@@ -108,12 +125,14 @@ class Dataset:
         )
 
     def fingerprint(self) -> str:
-        """SHA-256 of features, labels and times, as hexadecimal digits."""
+        """SHA-256 of features, labels, times and entities, as hexadecimal digits."""
         digest = hashlib.sha256("\0".join(self.contract.names).encode())
         digest.update(self.X.tobytes())
         digest.update(self.y.tobytes())
         if self.time is not None:
             digest.update(self.time.astype("datetime64[s]").tobytes())
+        if self.entity is not None:
+            digest.update(self.entity.tobytes())
         return digest.hexdigest()
 
 
@@ -169,7 +188,7 @@ def _split_by_time(data: Dataset, time: NDArray[np.datetime64], delay_days: int,
 def _features(contract: Contract, table: pd.DataFrame) -> Array:
     columns = []
     for name in contract.names:
-        column = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)
+        column = _numbers(table[name])
         if np.isnan(column).any():
             n = int(np.isnan(column).sum())
             raise TableRefused(f"Column {name} has {n} values that are missing or not numbers; fill or drop these rows")
@@ -180,15 +199,28 @@ def _features(contract: Contract, table: pd.DataFrame) -> Array:
         raise TableRefused(f"{exc.message}; correct the table, or the contract in models/") from exc
 
 
+def _numbers(column: pd.Series[Any]) -> NDArray[np.float64]:
+    """The column as floats; NaN for what is missing, no number, or beyond any float."""
+    try:
+        return pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+    except (OverflowError, TypeError, ValueError):
+        return np.full(len(column), np.nan)
+
+
 def _labels(column: pd.Series[Any], label: str) -> NDArray[np.int8]:
-    values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+    values = _numbers(column)
     if not np.isin(values, (0, 1)).all():
         raise TableRefused(f"Label {label} must be 0 or 1 in every row; map its values to these")
     return values.astype(np.int8)
 
 
 def _times(column: pd.Series[Any], name: str) -> NDArray[np.datetime64]:
-    times = pd.to_datetime(column, errors="coerce", utc=True).dt.tz_localize(None)
+    """Wall-clock times; with several zones in one column, all of them in UTC."""
+    if pd.api.types.is_numeric_dtype(column):
+        raise TableRefused(f"Column {name} holds numbers, not times; write them as YYYY-MM-DD HH:MM:SS")
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        column = column.dt.tz_localize(None)
+    times = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601").dt.tz_localize(None)
     if times.isna().any():
         raise TableRefused(f"Column {name} has {int(times.isna().sum())} values that are not times; correct them")
     return times.to_numpy(dtype="datetime64[s]")
@@ -200,7 +232,10 @@ def _entities(column: pd.Series[Any], name: str) -> NDArray[np.int64]:
         raise TableRefused(
             f"Column {name} has {int(column.isna().sum())} missing values; fill them, or drop the column"
         )
-    return pd.factorize(column)[0].astype(np.int64)
+    try:
+        return pd.factorize(column)[0].astype(np.int64)
+    except TypeError as exc:
+        raise TableRefused(f"Column {name} must hold numbers or texts that tell entities apart") from exc
 
 
 def _enough(y: NDArray[np.int8], what: str) -> None:

@@ -120,12 +120,17 @@ def card_precision(data: Dataset, scores: Scores, k: int) -> float | None:
 
 
 def reliability(y: Labels, scores: Scores) -> list[Mapping[str, float]]:
-    """The reliability diagram in equally filled bins: rows, mean predicted, observed share of positives."""
-    order = np.argsort(scores, kind="stable")
+    """The reliability diagram: per bin the rows, mean predicted, and observed share of positives.
+
+    Bins are equally filled as far as rows with the same score stay together.
+    """
+    edges = np.unique(np.quantile(scores, np.linspace(0, 1, N_CALIBRATION_BINS + 1)[1:-1], method="inverted_cdf"))
+    index = np.searchsorted(edges, scores, side="left")
+    bins = [index == i for i in range(len(edges) + 1)]
     return [
-        {"rows": len(part), "predicted": float(scores[part].mean()), "observed": float(y[part].mean())}
-        for part in np.array_split(order, N_CALIBRATION_BINS)
-        if len(part)
+        {"rows": int(rows.sum()), "predicted": float(scores[rows].mean()), "observed": float(y[rows].mean())}
+        for rows in bins
+        if rows.any()
     ]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from causeway.contract import Array
+from causeway.contract import Array, Output
 from causeway.errors import GateFailed
 from causeway.runtime import Runtime
 from causeway.training.evaluation import Evaluation
@@ -32,13 +32,21 @@ class Measured:
     """What the exported model was measured to do."""
 
     parity: float
+    minimum: float
+    maximum: float
     latency_ms: float
     model_bytes: int
 
 
 def measure(runtime: Runtime, model: bytes, X: Array, predictions: NDArray[np.float64]) -> Measured:
-    """The exported model on X (n_rows, n_features), beside the original's `predictions` (n_rows,)."""
-    exported = runtime.run(X)[:, 0]
+    """The exported model on X (n_rows, n_features), beside the original's `predictions` (n_rows,).
+
+    Raises `GateFailed` where it does not give one prediction a row.
+    """
+    output = runtime.run(X)
+    if output.shape != (len(X), 1):
+        raise GateFailed([f"exported, it gives shape {output.shape} for {len(X)} rows, not ({len(X)}, 1)"])
+    exported = output[:, 0]
     seconds = []
     for row in range(min(len(X), 200)):
         started = time.perf_counter()
@@ -46,12 +54,14 @@ def measure(runtime: Runtime, model: bytes, X: Array, predictions: NDArray[np.fl
         seconds.append(time.perf_counter() - started)
     return Measured(
         parity=float(np.abs(exported - predictions).max()),
+        minimum=float(exported.min()),
+        maximum=float(exported.max()),
         latency_ms=statistics.median(seconds) * 1000,
         model_bytes=len(model),
     )
 
 
-def check(evaluation: Evaluation, measured: Measured, limits: Limits) -> None:
+def check(evaluation: Evaluation, measured: Measured, output: Output, limits: Limits) -> None:
     """Raises `GateFailed` with every reason for which the model is not to be saved."""
     reasons = []
     model, baseline = evaluation.model, evaluation.baseline
@@ -63,6 +73,9 @@ def check(evaluation: Evaluation, measured: Measured, limits: Limits) -> None:
         reasons.append(f"its average precision {ap:.4f} is no better than chance")
     if not measured.parity <= limits.parity:
         reasons.append(f"exported, it differs by {measured.parity:.3g}, more than {limits.parity:g}")
+    if not output.minimum <= measured.minimum <= measured.maximum <= output.maximum:
+        told = f"{measured.minimum:g} to {measured.maximum:g}"
+        reasons.append(f"it predicts {told}, outside the contract's {output.minimum:g} to {output.maximum:g}")
     if measured.latency_ms > limits.latency_ms:
         reasons.append(f"it takes {measured.latency_ms:.3g} ms for one row, more than {limits.latency_ms:g} ms")
     if measured.model_bytes > limits.model_bytes:

@@ -11,13 +11,16 @@ LIBRARIES = ("bentoml", "numpy", "onnx", "onnxruntime", "pandas", "scikit-learn"
 
 
 def commit(folder: Path) -> str:
-    """The git commit of `folder`, with `-dirty` where files differ from it; `unknown` outside of git."""
-    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    """The git commit of `folder`, with `-dirty` where files differ from it or are new; `unknown` outside of git."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
     try:
-        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain") else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return result.stdout.strip()
 
 
 def versions() -> dict[str, str]:

@@ -2,13 +2,14 @@
 
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from causeway.monitoring.metrics import Metrics
-from tests.conftest import Server, serving
+from tests.conftest import Server, serving, wait_until
 
 
 def scraped(server: Server) -> Mapping[str, float]:
@@ -43,31 +44,53 @@ def test_each_answer_is_counted_by_endpoint_and_status() -> None:
     assert b"# HELP causeway_requests_total Requests that were answered" in generate_latest(registry)
 
 
-def test_a_served_process_tells_the_truth_merged_over_its_workers(home: Path, tmp_path: Path) -> None:
-    with serving(home, tmp_path / "log", CAUSEWAY_WORKERS="2") as server:
-        series = 'causeway_requests_total{endpoint="/predict",status="%d"}'
-        before = scraped(server)
-        statuses = [status(f"{server.url}/predict", body) for body in (b"{}", b"[]", b"nonsense") * 10]
-        assert set(statuses) == {400}
-        assert status(f"{server.url}/predict") == 405
+@pytest.fixture(scope="module")
+def watched(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Two workers. Not the shared server: BentoML empties the metrics' folder whenever another one starts beside it."""
+    with serving(home, tmp_path_factory.mktemp("watched") / "log", CAUSEWAY_WORKERS="2") as running:
+        scraped(running)  # which is counted from here on
+        yield running
+
+
+def counted(server: Server, before: Mapping[str, float], expected: Mapping[str, float]) -> None:
+    """Waits until the series have grown by what is expected; counting comes after answering."""
+
+    def grown() -> bool:
         after = scraped(server)
-        assert after[series % 400] - before.get(series % 400, 0) == 30
-        assert after[series % 405] - before.get(series % 405, 0) == 1
-        assert after['causeway_request_duration_seconds_count{endpoint="/predict"}'] == 31
+        return all(after.get(name, 0) - before.get(name, 0) == growth for name, growth in expected.items())
+
+    wait_until(grown, f"growth by {expected}")
 
 
-def test_unknown_urls_add_no_series(server: Server) -> None:
-    assert status(f"{server.url}/unknown") == 404
-    scraped(server)  # which is counted from here on
-    before = scraped(server)
+REQUESTS = 'causeway_requests_total{endpoint="%s",status="%d"}'
+
+
+def test_a_served_process_tells_the_truth_merged_over_its_workers(watched: Server) -> None:
+    before = scraped(watched)
+    statuses = [status(f"{watched.url}/predict", body) for body in (b"{}", b"[]", b"nonsense") * 10]
+    assert set(statuses) == {400}
+    assert status(f"{watched.url}/predict") == 405
+    counted(
+        watched,
+        before,
+        {
+            REQUESTS % ("/predict", 400): 30,
+            REQUESTS % ("/predict", 405): 1,
+            'causeway_request_duration_seconds_count{endpoint="/predict"}': 31,
+        },
+    )
+
+
+def test_unknown_urls_add_no_series(watched: Server) -> None:
+    assert status(f"{watched.url}/unknown") == 404
+    counted(watched, {}, {REQUESTS % ("other", 404): 1})
+    before = scraped(watched)
     for number in range(500):
-        assert status(f"{server.url}/unknown/{number}?{number}") == 404
-    after = scraped(server)
-    assert set(after) == set(before)
-    other = 'causeway_requests_total{endpoint="other",status="404"}'
-    assert after[other] - before[other] == 500
+        assert status(f"{watched.url}/unknown/{number}?{number}") == 404
+    counted(watched, before, {REQUESTS % ("other", 404): 500})
+    assert set(scraped(watched)) == set(before)
 
 
-def test_bentoml_s_own_metrics_are_there_too(server: Server) -> None:
-    status(f"{server.url}/livez")
-    assert any(name.startswith("bentoml_service_") for name in scraped(server))
+def test_bentoml_s_own_metrics_are_there_too(watched: Server) -> None:
+    status(f"{watched.url}/livez")
+    assert any(name.startswith("bentoml_service_") for name in scraped(watched))

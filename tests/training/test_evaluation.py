@@ -64,6 +64,11 @@ def test_calibration_error_is_the_mean_distance_of_predicted_and_observed() -> N
     assert calibration_error(y, np.full(200, 0.8)) == pytest.approx(0.3)
 
 
+def test_equal_scores_share_a_bin_whatever_the_order_of_the_rows() -> None:
+    y = np.repeat(np.array([0, 1], dtype=np.int8), 100)
+    assert calibration_error(y, np.full(200, 0.5)) == pytest.approx(0.0)
+
+
 def test_the_reliability_diagram_covers_every_row() -> None:
     scores = np.random.default_rng(0).random(1003)
     y = (np.random.default_rng(1).random(1003) < scores).astype(np.int8)
