@@ -77,13 +77,13 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
 
 
 @contextmanager
-def serving(home: Path, log: Path, *, folder: Path = ROOT, **variables: str) -> Iterator[Server]:
-    """`bentoml serve` in `folder`, until it answers; ended afterwards."""
+def serving(home: Path, log: Path, *, bento: str = ".", **variables: str) -> Iterator[Server]:
+    """`bentoml serve` of this checkout or of a Bento, from when it answers; ended afterwards."""
     port = free_port()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ["bentoml", "serve", "--host", "127.0.0.1", "--port", str(port)],
-            cwd=folder,
+            ["bentoml", "serve", bento, "--host", "127.0.0.1", "--port", str(port)],
+            cwd=ROOT,
             env=environment(home, **variables),
             stdout=output,
             stderr=subprocess.STDOUT,

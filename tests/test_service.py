@@ -7,6 +7,7 @@ import http.client
 import json
 import signal
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from causeway import store
 from causeway.contract import Array
 from causeway.training.dataset import split
 from causeway.version import ModelVersion
-from tests.conftest import PATIENCE_S, Server, answers, serving, wait_until
+from tests import tiny
+from tests.conftest import HOME, PATIENCE_S, ROOT, Server, answers, environment, serving, wait_until
 
 
 @cache
@@ -32,8 +34,10 @@ def original() -> tuple[Array, NDArray[np.float64]]:
 
 
 def curl(url: str, body: object) -> dict[str, object]:
-    """The answer to `body`, by the curl program."""
-    command = ["curl", "-sS", url, "-H", "Content-Type: application/json", "-d", "@-"]
+    """The answer to a POST of `body`, or to a GET without one, by the curl program."""
+    command = ["curl", "-sS", url]
+    if body is not None:
+        command += ["-H", "Content-Type: application/json", "-d", "@-"]
     result = subprocess.run(command, input=json.dumps(body), capture_output=True, text=True, check=True)
     answer: dict[str, object] = json.loads(result.stdout)
     return answer
@@ -88,6 +92,44 @@ def test_bentoml_s_async_client_gets_the_same_predictions(server: Server) -> Non
 
     expected = curl(f"{server.url}/predict", {"features": rows})
     assert asyncio.run(call())["predictions"] == expected["predictions"]
+
+
+def test_bentoml_s_api_method_answers_the_same_in_process(server: Server) -> None:
+    X, _ = original()
+    rows = X[:3].astype(float).tolist()
+    code = f"""
+import asyncio, json, service
+instance = service.Causeway()
+print(json.dumps(asyncio.run(instance.predict(features={rows!r}))))
+try:
+    asyncio.run(instance.predict(features=[[1.0]]))
+except service.codec.errors.WrongWidth as refusal:
+    print(refusal.expected)
+"""
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=ROOT, env=environment(HOME), capture_output=True, text=True, check=True)
+    answer, expected_width = (json.loads(line) for line in result.stdout.splitlines())
+    served = curl(f"{server.url}/predict", {"features": rows})
+    assert set(answer) == set(served)
+    np.testing.assert_array_equal(
+        np.array(answer["predictions"], np.float32), np.array(served["predictions"], np.float32)
+    )
+    assert answer["model_version"] == served["model_version"]
+    assert expected_width == 15
+
+
+def test_a_bento_serves_the_version_that_it_was_built_with(home: Path, tmp_path: Path) -> None:
+    def built(tag: str) -> str:
+        command = ["bentoml", "build", "--output", "tag"]
+        environ = environment(home, CAUSEWAY_MODEL=tag)
+        result = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True)
+        return result.stdout.strip().removeprefix("__tag__:")
+
+    older = tiny.saved().tag
+    bento = built("tiny:latest")
+    tiny.saved()
+    with serving(home, tmp_path / "log", bento=bento) as served:
+        assert curl(f"{served.url}/health", None)["version"] == older
 
 
 def test_two_workers_share_the_port(home: Path, tmp_path: Path) -> None:

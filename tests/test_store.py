@@ -1,13 +1,14 @@
 """Versions are saved whole, found by BentoML's own tools, and read only if they are what was saved."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from causeway import store
-from causeway.errors import DigestMismatch, VersionNotFound
+from causeway.errors import DigestMismatch, VersionNotFound, VersionRefused
 from causeway.version import FILES as VERSION_FILES
 from causeway.version import ModelVersion
 from tests import tiny
@@ -67,6 +68,25 @@ def test_a_failed_save_leaves_no_version() -> None:
     with pytest.raises(FileNotFoundError):
         store.save("tiny", {**tiny.FILES, "no/such/folder": b""}, labels={}, metadata={})
     assert bentoml_tags() == before
+
+
+def test_a_version_that_is_not_accepted_is_not_saved() -> None:
+    def refuse(version: store.StoredVersion) -> None:
+        assert version.read("contract.json") == tiny.FILES["contract.json"]
+        raise KeyboardInterrupt
+
+    before = bentoml_tags()
+    with pytest.raises(KeyboardInterrupt):
+        store.save("tiny", tiny.FILES, labels={}, metadata={}, accept=refuse)
+    assert bentoml_tags() == before
+
+
+def test_a_version_whose_metadata_cannot_be_read_is_refused() -> None:
+    stored = tiny.saved()
+    (stored.path / "model.yaml").write_text("{")
+    with pytest.raises(VersionRefused, match="BentoML cannot read it"):
+        store.find(stored.tag)
+    shutil.rmtree(stored.path)
 
 
 def bentoml_tags() -> set[str]:
