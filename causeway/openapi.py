@@ -42,19 +42,25 @@ def document(version: ModelVersion | None, settings: Settings) -> dict[str, Any]
         "paths": {
             "/predict": {"post": _predict(version, tag, settings)},
             "/health": {"get": _health(tag)},
-            **{path: {"get": _plain(summary)} for path, summary in _INFRASTRUCTURE.items()},
+            **{path: {"get": _plain(*described)} for path, described in _INFRASTRUCTURE.items()},
         },
         "components": {"schemas": {"Refusal": _REFUSAL, "Prediction": _prediction(version, tag), **_rows(version)}},
     }
 
 
+_TEXT = "text/plain"
 _INFRASTRUCTURE = {
-    "/livez": "200 while the process runs.",
-    "/healthz": "The same as /livez.",
-    "/readyz": "200 when a model version is serving, otherwise 503.",
-    "/metrics": "Metrics in the Prometheus text format.",
-    "/schema.json": "The service's schema, for BentoML's own clients.",
-    "/docs.json": "This document.",
+    "/": ("This page.", "text/html", "<!doctype html>..."),
+    "/livez": ("200 while the process runs.", _TEXT, "\n"),
+    "/healthz": ("The same as /livez.", _TEXT, "\n"),
+    "/readyz": ("200 when a model version is serving, otherwise 503.", _TEXT, "\n"),
+    "/metrics": (
+        "Metrics in the Prometheus text format.",
+        _TEXT,
+        'causeway_requests_total{endpoint="/predict",status="200"} 42.0\n',
+    ),
+    "/schema.json": ("The service's schema, for BentoML's own clients.", _JSON, {"name": "causeway", "routes": []}),
+    "/docs.json": ("This document.", _JSON, {"openapi": "3.0.3"}),
 }
 
 _REFUSAL = {
@@ -220,5 +226,7 @@ def _refused(refusal: Refusal) -> dict[str, Any]:
     return answer
 
 
-def _plain(summary: str) -> dict[str, Any]:
-    return {"summary": summary, "responses": {"200": {"description": summary}}}
+def _plain(summary: str, media_type: str, example: Any) -> dict[str, Any]:
+    schema = {"type": "object" if media_type == _JSON else "string"}
+    content = {media_type: {"schema": schema, "example": example}}
+    return {"summary": summary, "responses": {"200": {"description": summary, "content": content}}}

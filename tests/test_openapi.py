@@ -128,7 +128,7 @@ def test_features_and_limits_are_those_of_the_model_and_the_settings(document: A
 
 def test_the_service_s_other_paths_are_documented_and_answer(server: Server, document: Any) -> None:
     paths = {path for path, methods in document["paths"].items() if "get" in methods}
-    assert paths == {"/health", "/livez", "/healthz", "/readyz", "/metrics", "/schema.json", "/docs.json"}
+    assert paths == {"/", "/health", "/livez", "/healthz", "/readyz", "/metrics", "/schema.json", "/docs.json"}
     for path in paths:
         assert httpx.get(server.url + path).status_code == 200
     health = httpx.get(f"{server.url}/health").json()
