@@ -134,12 +134,19 @@ def test_a_bento_serves_the_version_that_it_was_built_with(home: Path, tmp_path:
 
 def test_two_workers_share_the_port(home: Path, tmp_path: Path) -> None:
     X, _ = original()
-    with serving(home, tmp_path / "log", CAUSEWAY_WORKERS="2") as server:
+    log = tmp_path / "log"
+
+    def loaded() -> int:
+        events = [
+            json.loads(line) for line in log.read_text().splitlines() if line.startswith("{") and line.endswith("}")
+        ]
+        return [event["event"] for event in events].count("version_loaded")
+
+    with serving(home, log, CAUSEWAY_WORKERS="2") as server:
+        wait_until(lambda: loaded() == 2, "a second worker", server)
         row = {"features": X[:1].astype(float).tolist()}
         answers = [curl(f"{server.url}/predict", row)["predictions"] for _ in range(10)]
     assert all(answer == answers[0] for answer in answers)
-    events = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if line.startswith("{")]
-    assert [event["event"] for event in events].count("version_loaded") == 2
 
 
 def test_a_request_in_flight_is_answered_when_the_service_is_asked_to_stop(home: Path, tmp_path: Path) -> None:
