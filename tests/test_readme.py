@@ -149,6 +149,7 @@ def test_every_command_works_from_top_to_bottom(stranger: Stranger, tmp_path: Pa
                         answers_equal_scikit_learn(url, stranger.folder / OWN_MODEL.note)
             else:
                 stranger.run("bash", "-euo", "pipefail", "-c", text)
+    assert (stranger.folder / "fraud.bentomodel").is_file()
 
 
 def answers_equal_scikit_learn(url: str, file: Path) -> None:
