@@ -21,8 +21,9 @@ from causeway.settings import Settings
 from causeway.store import ModelReference
 
 settings = Settings.from_env()
-deployment = Deployment(settings)
-front = partial(Rest, deployment=deployment, settings=settings, metrics=Metrics(REGISTRY))
+metrics = Metrics(REGISTRY)
+deployment = Deployment(settings, metrics)
+front = partial(Rest, deployment=deployment, settings=settings, metrics=metrics)
 
 
 @bentoml.service(
@@ -50,9 +51,11 @@ class Causeway:
         started = time.perf_counter()
         variant = deployment.champion
         X = codec.to_array(features, rows, variant.version.contract, settings.max_rows)
-        predictions = (await variant.predict(X)).tolist()
+        scored = await variant.score(X, settings.timeout_ms)
         latency_ms = (time.perf_counter() - started) * 1000
-        return codec.answer(predictions, variant.version.tag, variant.role, new_request_id(), latency_ms)
+        return codec.answer(
+            scored.predictions.tolist(), variant.version.tag, variant.role, new_request_id(), latency_ms
+        )
 
     def __is_ready__(self) -> bool:
         return deployment.is_ready

@@ -21,20 +21,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import httpx
 import numpy as np
 import stamina
 from numpy.typing import NDArray
 
-from causeway.errors import CallTimedOut, InvalidHeader, Refusal, UnexpectedAnswer, Unreachable
+from causeway.errors import CallTimedOut, DeadlineUnreachable, InvalidHeader, Refusal, UnexpectedAnswer, Unreachable
 
 Rows = Iterable[Sequence[float]] | Iterable[Mapping[str, float]] | NDArray[Any] | Any
 """Rows in contract order (lists, an array) or by name (mappings, a pandas or polars data frame).
 
 Boolean arrays and columns count as 0 and 1. A missing value is sent as such: the refusal has its row and column.
 """
+
+Priority = Literal["interactive", "bulk"]
+"""Bulk requests get what interactive ones leave, and never nothing."""
 
 RETRIED_STATUS = frozenset({429, 502, 503})
 """Not now, said by the service or by a proxy before it. A deadline that passed (504) stays passed."""
@@ -101,7 +104,8 @@ class _Calls:
 
         def wait_s(exc: Exception) -> bool | float:
             """Seconds until the next attempt, or False to give up."""
-            if not isinstance(exc, Unreachable) and getattr(exc, "status", None) not in RETRIED_STATUS:
+            may_pass = isinstance(exc, Unreachable) or getattr(exc, "status", None) in RETRIED_STATUS
+            if not may_pass or isinstance(exc, DeadlineUnreachable):
                 return False
             asked = getattr(exc, "retry_after_s", None)
             if asked is not None and asked > retry.max_wait_s:
@@ -112,13 +116,14 @@ class _Calls:
 
         return stamina.retry_context(on=wait_s, attempts=retry.attempts, timeout=None)
 
-    def _predict_call(self, rows: Rows, request_id: str | None, routing_key: str | None) -> _Call:
+    def _predict_call(self, rows: Rows, request_id: str | None, routing_key: str | None, priority: Priority) -> _Call:
         name, values = _named(rows)
         headers = {
             "Content-Type": "application/json",
             "X-Request-ID": new_id() if request_id is None else request_id,
             "X-Timeout-Ms": f"{self._timeout.answer_s * 1000:.3f}",
             **({} if routing_key is None else {"X-Routing-Key": routing_key}),
+            **({} if priority == "interactive" else {"X-Priority": priority}),
         }
         # NaN is written as NaN: the service refuses it with its row and column.
         content = json.dumps({name: values}, default=_plain, separators=(",", ":")).encode()
@@ -136,9 +141,16 @@ class Client(_Calls):
         super().__init__(url, timeout=timeout, retry=retry)
         self._http = httpx.Client(timeout=self._limits)
 
-    def predict(self, rows: Rows, *, request_id: str | None = None, routing_key: str | None = None) -> Answer:
+    def predict(
+        self,
+        rows: Rows,
+        *,
+        request_id: str | None = None,
+        routing_key: str | None = None,
+        priority: Priority = "interactive",
+    ) -> Answer:
         """Predictions for `rows`. Raises a `Refusal` or a `CallFailed`."""
-        call = self._predict_call(rows, request_id, routing_key)
+        call = self._predict_call(rows, request_id, routing_key, priority)
         for attempt in self._attempts():
             with attempt:
                 return call.answer(self._once(call))
@@ -173,9 +185,16 @@ class AsyncClient(_Calls):
         super().__init__(url, timeout=timeout, retry=retry)
         self._http = httpx.AsyncClient(timeout=self._limits)
 
-    async def predict(self, rows: Rows, *, request_id: str | None = None, routing_key: str | None = None) -> Answer:
+    async def predict(
+        self,
+        rows: Rows,
+        *,
+        request_id: str | None = None,
+        routing_key: str | None = None,
+        priority: Priority = "interactive",
+    ) -> Answer:
         """Predictions for `rows`. Raises a `Refusal` or a `CallFailed`."""
-        call = self._predict_call(rows, request_id, routing_key)
+        call = self._predict_call(rows, request_id, routing_key, priority)
         async for attempt in self._attempts():
             with attempt:
                 return call.answer(await self._once(call))

@@ -38,6 +38,8 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("A feature needs a name")
+        if any(character in '"\\' or character < " " for character in self.name):
+            raise ValueError(f"{self.name!r}: a name cannot have quotes, backslashes or control characters")
         if self.dtype not in ("float", "integer"):
             raise ValueError(f"{self.name}: dtype must be float or integer, not {self.dtype!r}")
         _check_bounds(self.name, self.minimum, self.maximum)

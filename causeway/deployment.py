@@ -3,37 +3,93 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
-from causeway import errors, logs, store
+from causeway import admission, batching, errors, logs, store
+from causeway.batching import Batcher, Job, Priority, Scored
+from causeway.cache import ResponseCache
 from causeway.contract import Array
+from causeway.cost import Cost
 from causeway.settings import Settings
 from causeway.version import ModelVersion
 
-LOOP_BUDGET_S = 0.002
-"""A batch that costs less runs on the event loop; a dearer one in a thread, so that other requests go on."""
+CACHED = "cached"
+"""Why an answer had no batch."""
 
 
-@dataclass(frozen=True)
+class Observer(batching.Observer, Protocol):
+    """What is told about batches and the response cache."""
+
+    def looked_up(self, result: str) -> None:
+        """The response cache was asked: `hit` or `miss`."""
+
+
 class Variant:
-    """A version in a role; the champion answers."""
+    """A version in a role, with the batcher that runs it and the answers that it gave; the champion answers."""
 
-    role: str
-    version: ModelVersion
+    def __init__(self, role: str, version: ModelVersion, observer: Observer, cache_bytes: int = 0) -> None:
+        self.role = role
+        self.version = version
+        self.batcher = Batcher(version.predict, Cost(version.cost.fixed_s, version.cost.per_unit_s), observer)
+        self._observer = observer
+        self._cache = ResponseCache(cache_bytes) if cache_bytes else None
 
-    async def predict(self, X: Array) -> Array:
-        """Predictions (n_rows, output width) float32. Raises `ModelFailed`."""
-        if self.version.cost.seconds(len(X)) < LOOP_BUDGET_S:
-            return self.version.predict(X)
-        return await asyncio.to_thread(self.version.predict, X)
+    async def score(
+        self,
+        X: Array,
+        timeout_ms: float,
+        *,
+        deadline: float | None = None,
+        priority: Priority = "interactive",
+        gone: Callable[[], Awaitable[Exception]] | None = None,
+    ) -> Scored:
+        """Predictions for X (n_rows, n_features) by `deadline` on `time.perf_counter`, or `timeout_ms` from now.
+
+        `gone` returns, with what is to be raised, once nobody waits for them any more. Raises `Overloaded`,
+        `DeadlineUnreachable`, `DeadlineExceeded` or `ModelFailed`.
+        """
+        if self._cache is not None:
+            key = X.tobytes()
+            kept = self._cache.get(key)
+            self._observer.looked_up("miss" if kept is None else "hit")
+            if kept is not None:
+                return Scored(kept, 0.0, 0.0, 0, CACHED)
+        now = time.perf_counter()
+        deadline = now + timeout_ms / 1000 if deadline is None else deadline
+        admission.admit(self.batcher, len(X), deadline - now, timeout_ms)
+        job = self.batcher.submit(X, deadline, priority)
+        try:
+            scored = await (self._watched(job, gone) if job.may_wait and gone is not None else job.future)
+        except batching.Expired:
+            raise errors.DeadlineExceeded(timeout_ms) from None
+        except batching.Poisoned as exc:
+            raise errors.ModelFailed(self.version.tag) from exc.__cause__
+        if self._cache is not None:
+            self._cache.put(key, scored.predictions)
+        return scored
+
+    async def _watched(self, job: Job, gone: Callable[[], Awaitable[Exception]]) -> Scored:
+        watcher = asyncio.ensure_future(gone())
+
+        def leave(watcher: asyncio.Future[Exception]) -> None:
+            if not watcher.cancelled():
+                self.batcher.drop(job, watcher.exception() or watcher.result())
+
+        watcher.add_done_callback(leave)
+        try:
+            return await job.future
+        finally:
+            watcher.cancel()
 
 
 class Deployment:
     """The versions of one worker process. Until `start` succeeds, `champion` raises `NotReady` with the reason."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, observer: Observer) -> None:
         self._settings = settings
+        self._observer = observer
         self._champion: Variant | None = None
         self._reason = "it is being loaded"
 
@@ -43,21 +99,21 @@ class Deployment:
         A version that fails is refused and logged, never served.
         """
         log = logs.get()
+        settings = self._settings
         try:
-            version = ModelVersion.load(
-                store.find(pinned(self._settings.model, built_with)), threads=self._settings.threads
-            )
+            version = ModelVersion.load(store.find(pinned(settings.model, built_with)), threads=settings.threads)
         except (errors.VersionRefused, errors.VersionNotFound) as exc:
             self._reason = exc.message
             log.error("version_refused", model_version=exc.tag, reason=exc.message)
             return
-        self._champion = Variant("champion", version)
+        self._champion = Variant("champion", version, self._observer, settings.cache_bytes)
         log.info(
             "version_loaded",
             model_version=version.tag,
             role="champion",
             fixed_us=round(version.cost.fixed_s * 1e6, 1),
-            per_row_us=round(version.cost.per_row_s * 1e6, 2),
+            per_row_us=round(version.cost.per_unit_s * 1e6, 2),
+            batch_difference=version.batch_difference,
         )
 
     @property

@@ -13,10 +13,10 @@
     │   ├── BodyTooLarge, TooManyRows (413)
     │   ├── UnsupportedMediaType (415)
     │   ├── ModelFailed, InternalError (500)
-    │   ├── NotReady (503)
+    │   ├── NotReady, Overloaded, DeadlineUnreachable (503)
     │   └── DeadlineExceeded (504)
     ├── VersionRefused              a saved version that must not serve
-    │   └── DigestMismatch, ContractBroken, EngineFailed, SamplesDiffer
+    │   └── DigestMismatch, ContractBroken, EngineFailed, SamplesDiffer, BatchDependent
     ├── VersionNotFound             no such version in the model store
     ├── TableRefused                a training table that cannot be learnt from
     ├── GateFailed                  a trained model that is not good enough to be saved
@@ -355,6 +355,36 @@ class NotReady(Refusal):
         self.retry_after_s = retry_after_s
 
 
+class Overloaded(Refusal):
+    """So much work waits that this request would not be answered in its time; it was not begun."""
+
+    status = 503
+    code = "overloaded"
+
+    def __init__(self, timeout_ms: float, wait_ms: float, retry_after_s: float) -> None:
+        super().__init__(
+            f"The queue is too long: an answer would take about {wait_ms:.0f} ms, {timeout_ms:g} ms are allowed",
+            timeout_ms=timeout_ms,
+            wait_ms=round(wait_ms),
+        )
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineUnreachable(Refusal):
+    """The rows take longer than the request allows, although nothing else waits; it was not begun."""
+
+    status = 503
+    code = "deadline_unreachable"
+
+    def __init__(self, timeout_ms: float, needed_ms: float) -> None:
+        super().__init__(
+            f"These rows take about {needed_ms:.0f} ms, {timeout_ms:g} ms are allowed: send fewer, or allow more",
+            timeout_ms=timeout_ms,
+            needed_ms=round(needed_ms),
+        )
+        self.retry_after_s = 1.0
+
+
 class DeadlineExceeded(Refusal):
     """The answer was not ready within the time that the request allowed."""
 
@@ -392,6 +422,14 @@ class SamplesDiffer(VersionRefused):
 
     def __init__(self, tag: str, worst: float, tolerance: float) -> None:
         reason = f"its samples differ from the saved predictions by {worst:.3g}, more than {tolerance:g}"
+        super().__init__(tag, reason, worst=worst, tolerance=tolerance)
+
+
+class BatchDependent(VersionRefused):
+    """A row's prediction depends on the rows that share its batch: requests would change each other's answers."""
+
+    def __init__(self, tag: str, worst: float, tolerance: float) -> None:
+        reason = f"predictions change by {worst:.3g} with the rows beside them, more than {tolerance:g}"
         super().__init__(tag, reason, worst=worst, tolerance=tolerance)
 
 

@@ -5,6 +5,7 @@ One event a decision (loaded, refused, failed). Requests are not logged, and fea
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import structlog
@@ -33,6 +34,8 @@ def configure(log_format: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+    # Requests belong to metrics: uvicorn prepares a line for each as long as there is a handler, and BentoML has one.
+    logging.getLogger("uvicorn.access").propagate = False
 
 
 def get() -> structlog.typing.FilteringBoundLogger:

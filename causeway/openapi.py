@@ -128,6 +128,7 @@ def _predict(version: ModelVersion | None, tag: str, settings: Settings) -> dict
         errors.UnsupportedMediaType(),
         errors.ModelFailed(tag),
         _NOT_READY,
+        errors.Overloaded(settings.timeout_ms, 1.4 * settings.timeout_ms, 0.4 * settings.timeout_ms / 1000),
         errors.DeadlineExceeded(settings.timeout_ms),
     )
     request: dict[str, Any] = {"schema": {"oneOf": [_body("features", "Features"), _body("rows", "Row")]}}
@@ -158,11 +159,29 @@ def _predict(version: ModelVersion | None, tag: str, settings: Settings) -> dict
                 {"type": "number", "minimum": 0, "exclusiveMinimum": True, "default": settings.timeout_ms},
                 f"Milliseconds for this request; at most {settings.max_timeout_ms:g} are granted.",
             ),
+            _header(
+                "X-Priority",
+                {"type": "string", "enum": ["interactive", "bulk"], "default": "interactive"},
+                "Bulk requests get what interactive ones leave, and never nothing.",
+            ),
         ],
         "requestBody": {"required": True, "content": {_JSON: request}},
         "responses": {
-            "200": {"description": "One prediction a row, in the order of the rows.", "content": {_JSON: answer}},
-            **{str(refusal.status): _refused(refusal) for refusal in refusals},
+            "200": {
+                "description": "One prediction a row, in the order of the rows.",
+                "headers": {
+                    "Server-Timing": {
+                        "schema": {"type": "string"},
+                        "description": "Where the time went, in milliseconds: decode, queue, compute (with the rows of "
+                        "the batch and why it was released), encode.",
+                    }
+                },
+                "content": {_JSON: answer},
+            },
+            **{
+                str(status): _refused(*(refusal for refusal in refusals if refusal.status == status))
+                for status in sorted({refusal.status for refusal in refusals})
+            },
         },
     }
 
@@ -211,14 +230,15 @@ def _header(name: str, schema: dict[str, Any], description: str) -> dict[str, An
     return {"name": name, "in": "header", "required": False, "schema": schema, "description": description}
 
 
-def _refused(refusal: Refusal) -> dict[str, Any]:
+def _refused(*refusals: Refusal) -> dict[str, Any]:
+    """The response for refusals with one status."""
     schema = {"$ref": "#/components/schemas/Refusal"}
-    example = refusal.body(EXAMPLE_ID)
-    answer = {
-        "description": (type(refusal).__doc__ or "").splitlines()[0],
-        "content": {_JSON: {"schema": schema, "example": example}},
+    examples = {refusal.code: {"value": refusal.body(EXAMPLE_ID)} for refusal in refusals}
+    answer: dict[str, Any] = {
+        "description": " ".join((type(refusal).__doc__ or "").splitlines()[0] for refusal in refusals),
+        "content": {_JSON: {"schema": schema, "examples": examples}},
     }
-    if refusal.retry_after_s is not None:
+    if refusals[0].retry_after_s is not None:
         seconds = {"type": "integer", "minimum": 1}
         answer["headers"] = {
             "Retry-After": {"schema": seconds, "description": "Seconds until it is worth trying again."}

@@ -7,20 +7,24 @@ every other path, so that each refusal is one JSON object in the same form.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import math
-import os
+import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from causeway import codec, errors, logs, openapi
+import orjson
+
+from causeway import admission, codec, errors, logs, openapi
+from causeway.batching import Priority, Scored
 from causeway.contract import Array
+from causeway.decoding import BodyDecoder
 from causeway.deployment import Deployment, Variant
-from causeway.monitoring.metrics import Metrics
+from causeway.monitoring.metrics import FLUSH_S, Metrics
 from causeway.settings import Settings
 
 Scope = MutableMapping[str, Any]
@@ -33,9 +37,6 @@ Headers = Mapping[bytes, bytes]
 BENTOML_PATHS = ("/schema.json", "/livez", "/readyz", "/healthz", "/metrics")
 BENTOML_STATIC = "/static_content/"
 READ = ("GET", "HEAD")
-
-DECODE_ON_LOOP_BYTES = 64 * 1024
-"""A larger body is decoded in a thread."""
 
 SKIPPED_BYTES = 64 * 1024
 """How much of a refused body the server may have to skip on a connection that goes on; with more, it is closed."""
@@ -54,6 +55,8 @@ class Rest:
         self._deployment = deployment
         self._settings = settings
         self._metrics = metrics
+        self._bodies = BodyDecoder()
+        self._reading = Deadlines()
         self._endpoints: Mapping[str, tuple[Endpoint, tuple[str, ...]]] = {
             "/predict": (self._predict, ("POST",)),
             "/health": (self._health, READ),
@@ -63,22 +66,47 @@ class Rest:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
-        if scope["type"] == "websocket":
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._live(scope, receive, send)
+                return
             scope, send = {**scope, "method": "WEBSOCKET"}, _instead_of_websocket(send)
-        started = time.perf_counter()
         request = Request(scope, receive)
-        path = BENTOML_STATIC if scope["path"].startswith(BENTOML_STATIC) else scope["path"]
+        path = scope["path"]
+        if path not in self._endpoints:
+            path = BENTOML_STATIC if path.startswith(BENTOML_STATIC) else "other"
         try:
             request.identify()
             answer = await self._endpoint(path, scope["method"])(request)
         except Exception as exc:
-            answer = _refused(exc, request.id)
+            answer = self._refused(exc, request)
         await request.answer(answer, send)
-        endpoint = path if path in self._endpoints else "other"
-        self._metrics.answered(endpoint, answer.status, time.perf_counter() - started)
+        self._metrics.answered(path, answer.status, time.perf_counter() - request.started)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The lifespan of BentoML's application, with ours around it."""
+        counting: asyncio.Task[None] | None = None
+
+        async def send_settled(message: Message) -> None:
+            nonlocal counting
+            if message["type"] == "lifespan.startup.complete":
+                counting = asyncio.create_task(self._count())
+                # What lives as long as the process is not looked at again: full collections took 100 ms and more.
+                gc.collect()
+                gc.freeze()
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_settled)
+        finally:
+            if counting is not None:
+                counting.cancel()
+            self._metrics.flush()
+
+    async def _count(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            self._metrics.flush()
 
     def _endpoint(self, path: str, method: str) -> Endpoint:
         """What answers this path and method. Raises `NotFound` or `MethodNotAllowed`."""
@@ -90,27 +118,37 @@ class Rest:
         return endpoint
 
     async def _predict(self, request: Request) -> Answer:
-        started = time.perf_counter()
-        asked = RequestHeaders.parse(request.headers, self._settings)
+        settings = self._settings
+        asked = RequestHeaders.parse(request.headers, settings)
+        deadline = request.started + asked.timeout_ms / 1000
+        variant = self._deployment.champion
+        admission.admit(variant.batcher, 1, deadline - time.perf_counter(), asked.timeout_ms)
+        task = self._reading.begin(deadline)
         try:
-            async with asyncio.timeout(asked.timeout_ms / 1000):
-                body = await request.body(self._settings.max_body_bytes)
-                variant = self._deployment.champion
-                X = await self._decode(body, variant)
-                predictions = await variant.predict(X)
-        except TimeoutError:
-            raise errors.DeadlineExceeded(asked.timeout_ms) from None
-        latency_ms = (time.perf_counter() - started) * 1000
-        if latency_ms > asked.timeout_ms:
+            pieces = await request.pieces(settings.max_body_bytes)
+            arrived = time.perf_counter()
+            X = await self._decode(pieces, variant)
+        finally:
+            if not self._reading.end(task):
+                raise errors.DeadlineExceeded(asked.timeout_ms)
+        decoded = time.perf_counter()
+        scored = await variant.score(X, asked.timeout_ms, deadline=deadline, priority=asked.priority, gone=request.gone)
+        ready = time.perf_counter()
+        if ready > deadline:
             raise errors.DeadlineExceeded(asked.timeout_ms)
-        answer = codec.answer(predictions, variant.version.tag, variant.role, request.id, latency_ms)
-        return _json(200, codec.encode(answer), request.id)
+        latency_ms = (ready - request.started) * 1000
+        answer = codec.answer(scored.predictions, variant.version.tag, variant.role, request.id, latency_ms)
+        body = codec.encode(answer) if len(X) <= codec.PIECE_ROWS else await _encode_large(answer)
+        timing = _server_timing(decoded - arrived, scored, time.perf_counter() - ready)
+        return Answer(200, body, (_CONTENT_JSON, _length(body), (b"x-request-id", request.id.encode()), timing))
 
-    async def _decode(self, body: bytes, variant: Variant) -> Array:
-        arguments = (body, variant.version.contract, self._settings.max_rows)
-        if len(body) <= DECODE_ON_LOOP_BYTES:
-            return codec.decode(*arguments)
-        return await asyncio.to_thread(codec.decode, *arguments)
+    async def _decode(self, pieces: list[bytes], variant: Variant) -> Array:
+        version, max_rows = variant.version, self._settings.max_rows
+        if len(pieces) == 1 or sum(map(len, pieces)) <= self._bodies.at_once_bytes:
+            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            if len(body) <= self._bodies.at_once_bytes:
+                return self._bodies.decode(body, version.decode, max_rows)
+        return await self._bodies.decode_beside(pieces, version.contract, max_rows)
 
     async def _health(self, request: Request) -> Answer:
         body = {"status": "healthy", "version": self._deployment.champion.version.tag}
@@ -124,8 +162,26 @@ class Rest:
     async def _page(self, request: Request) -> Answer:
         return Answer(200, openapi.PAGE, ((b"content-type", b"text/html; charset=utf-8"), _length(openapi.PAGE)))
 
+    def _refused(self, exc: Exception, request: Request) -> Answer:
+        """The answer for a refusal; a fault of ours is logged, and told as no more than that."""
+        if isinstance(exc, ClientGone):
+            return _json(499, b"", request.id)  # nobody reads it, but metrics count it
+        refusal = exc if isinstance(exc, errors.Refusal) else errors.InternalError()
+        cause = exc.__cause__ if refusal is exc else exc
+        if refusal.status >= 500 and cause is not None:
+            logs.get().error(refusal.code, request_id=request.id, **refusal.facts, exc_info=cause)
+        self._metrics.refused(refusal.code)
+        waited_ms = (time.perf_counter() - request.started) * 1000
+        extra = [(b"server-timing", b"refused;dur=%.3f" % waited_ms)]
+        if refusal.retry_after_s is not None:
+            extra.append((b"retry-after", b"%d" % math.ceil(refusal.retry_after_s)))
+        if isinstance(refusal, errors.MethodNotAllowed):
+            extra.append((b"allow", ", ".join(refusal.allow).encode()))
+        return _json(refusal.status, orjson.dumps(refusal.body(request.id)), request.id, *extra)
+
     async def _bentoml(self, request: Request) -> Answer:
         """BentoML's own answer. Raises its refusals in our form."""
+        self._metrics.flush()
         sent: list[Message] = []
 
         async def keep(message: Message) -> None:
@@ -142,8 +198,7 @@ class Rest:
         return Answer(start["status"], b"".join(part.get("body", b"") for part in parts), tuple(start["headers"]))
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What goes back."""
 
     status: int
@@ -154,7 +209,10 @@ class Answer:
 class Request:
     """What came in: headers at once, the body when it is asked for."""
 
+    __slots__ = ("_is_withheld", "_unread_bytes", "headers", "id", "receive", "scope", "started")
+
     def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.started = time.perf_counter()
         self.id = new_request_id()
         self.scope = scope
         self.receive = receive
@@ -173,8 +231,8 @@ class Request:
                     raise errors.InvalidHeader(title, "given once")
         self.id = _value(self.headers, b"x-request-id") or self.id
 
-    async def body(self, limit_bytes: int) -> bytes:
-        """The whole body. Raises `BodyTooLarge` as soon as it is known to be, and `ClientGone`."""
+    async def pieces(self, limit_bytes: int) -> list[bytes]:
+        """The whole body, as it came. Raises `BodyTooLarge` as soon as it is known to be, and `ClientGone`."""
         if self._unread_bytes and b"upgrade" in self.headers:
             # The HTTP parser stops at the head: it loses the body, or takes it for the next request.
             raise errors.InvalidHeader("Upgrade", "left out: the service speaks HTTP/1.1")
@@ -182,11 +240,18 @@ class Request:
             raise errors.BodyTooLarge(limit_bytes)
         pieces, size = [], 0
         while self._unread_bytes:
-            pieces.append(await self._piece())
-            size += len(pieces[-1])
+            piece = await self._piece()
+            pieces.append(piece)
+            size += len(piece)
             if size > limit_bytes:
                 raise errors.BodyTooLarge(limit_bytes)
-        return b"".join(pieces)
+        return pieces
+
+    async def gone(self) -> Exception:
+        """Returns once the client has hung up; for a request whose body has been read."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        return ClientGone()
 
     async def answer(self, answer: Answer, send: Send) -> None:
         """Sends it, and closes the connection where too much of the body is left, or it is unclear what comes next."""
@@ -220,25 +285,66 @@ Endpoint = Callable[[Request], Awaitable[Answer]]
 
 
 class ClientGone(Exception):
-    """The client hung up before its request was read."""
+    """The client hung up before its request was answered."""
 
 
-@dataclass(frozen=True)
-class RequestHeaders:
+class Deadlines:
+    """Ends tasks at their deadlines, by one timer for all of them: a timer each costs as much as reading a request."""
+
+    SWEEP_S = 0.01
+    """How much later than its deadline a task may be ended."""
+
+    def __init__(self) -> None:
+        self._deadlines: dict[asyncio.Task[Any], float] = {}
+        self._is_sweeping = False
+
+    def begin(self, deadline: float) -> asyncio.Task[Any]:
+        """From now on the current task is cancelled at `deadline` (`time.perf_counter`), unless it ends before."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._deadlines[task] = deadline
+        if not self._is_sweeping:
+            self._is_sweeping = True
+            asyncio.get_running_loop().call_later(self.SWEEP_S, self._sweep)
+        return task
+
+    def end(self, task: asyncio.Task[Any]) -> bool:
+        """Whether it was in time; otherwise it was cancelled, and is no more."""
+        if self._deadlines.pop(task, None) is not None:
+            return True
+        task.uncancel()
+        return False
+
+    def _sweep(self) -> None:
+        now = time.perf_counter()
+        for task in [task for task, deadline in self._deadlines.items() if deadline <= now]:
+            del self._deadlines[task]
+            task.cancel()
+        self._is_sweeping = bool(self._deadlines)
+        if self._is_sweeping:
+            asyncio.get_running_loop().call_later(self.SWEEP_S, self._sweep)
+
+
+class RequestHeaders(NamedTuple):
     """The headers that POST /predict understands."""
 
     timeout_ms: float
     routing_key: str | None
+    priority: Priority
 
     @classmethod
     def parse(cls, headers: Headers, settings: Settings) -> RequestHeaders:
         """Reads and checks them. Raises `InvalidHeader` or `UnsupportedMediaType`."""
-        if not _JSON.fullmatch(headers.get(b"content-type", b"application/json")) or b"content-encoding" in headers:
+        content_type = headers.get(b"content-type", b"application/json")
+        if (
+            content_type != b"application/json" and not _JSON.fullmatch(content_type)
+        ) or b"content-encoding" in headers:
             raise errors.UnsupportedMediaType()
         timeout_ms = _value(headers, b"x-timeout-ms")
         return cls(
             settings.timeout_ms if timeout_ms is None else min(float(timeout_ms), settings.max_timeout_ms),
             _value(headers, b"x-routing-key"),
+            "bulk" if _value(headers, b"x-priority") == "bulk" else "interactive",
         )
 
 
@@ -251,13 +357,17 @@ _FORMS = {
         re.compile(rb"(?=.*[1-9])[0-9]{1,9}(\.[0-9]{1,6})?"),
         "a positive number of milliseconds",
     ),
+    b"x-priority": ("X-Priority", re.compile(rb"interactive|bulk"), "interactive or bulk"),
 }
 _SINGLE = {b"content-type": "Content-Type"} | {name: form[0] for name, form in _FORMS.items()}
 
 
 def new_request_id() -> str:
     """32 random hexadecimal digits."""
-    return os.urandom(16).hex()
+    return f"{_random.getrandbits(128):032x}"
+
+
+_random = random.Random()  # noqa: S311 - unique, not secret; seeded by the operating system in each process
 
 
 def _value(headers: Headers, name: bytes) -> str | None:
@@ -271,29 +381,39 @@ def _value(headers: Headers, name: bytes) -> str | None:
     return value.strip().decode("ascii")
 
 
+_CONTENT_JSON = (b"content-type", b"application/json")
+
+
 def _json(status: int, body: bytes, request_id: str, *extra: tuple[bytes, bytes]) -> Answer:
-    content_type = (b"content-type", b"application/json")
-    return Answer(status, body, (content_type, _length(body), (b"x-request-id", request_id.encode()), *extra))
+    return Answer(status, body, (_CONTENT_JSON, _length(body), (b"x-request-id", request_id.encode()), *extra))
 
 
 def _length(body: bytes) -> tuple[bytes, bytes]:
-    return b"content-length", str(len(body)).encode()
+    return b"content-length", b"%d" % len(body)
 
 
-def _refused(exc: Exception, request_id: str) -> Answer:
-    """The answer for a refusal; a fault of ours is logged, and told as no more than that."""
-    if isinstance(exc, ClientGone):
-        return _json(499, b"", request_id)  # nobody reads it, but metrics count it
-    refusal = exc if isinstance(exc, errors.Refusal) else errors.InternalError()
-    cause = exc.__cause__ if refusal is exc else exc
-    if refusal.status >= 500 and cause is not None:
-        logs.get().error(refusal.code, request_id=request_id, **refusal.facts, exc_info=cause)
-    extra: list[tuple[bytes, bytes]] = []
-    if refusal.retry_after_s is not None:
-        extra.append((b"retry-after", str(max(1, round(refusal.retry_after_s))).encode()))
-    if isinstance(refusal, errors.MethodNotAllowed):
-        extra.append((b"allow", ", ".join(refusal.allow).encode()))
-    return _json(refusal.status, json.dumps(refusal.body(request_id), allow_nan=False).encode(), request_id, *extra)
+async def _encode_large(answer: dict[str, Any]) -> bytes:
+    """The answer as JSON; other requests go on meanwhile."""
+    pieces = []
+    for piece in codec.encode_pieces(answer):
+        pieces.append(piece)
+        await asyncio.sleep(0)
+    return b"".join(pieces)
+
+
+def _server_timing(decode_s: float, scored: Scored, encode_s: float) -> tuple[bytes, bytes]:
+    """Where the time went, as browsers show it (W3C Server Timing); durations in milliseconds."""
+    return b"server-timing", (
+        b'decode;dur=%.3f, queue;dur=%.3f, compute;dur=%.3f;desc="%d rows, %b", encode;dur=%.3f'
+        % (
+            decode_s * 1000,
+            scored.queue_s * 1000,
+            scored.compute_s * 1000,
+            scored.batch_rows,
+            scored.released.encode(),
+            encode_s * 1000,
+        )
+    )
 
 
 def _instead_of_websocket(send: Send) -> Send:

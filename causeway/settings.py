@@ -35,6 +35,9 @@ class Settings:
     threads: int = 1
     """Threads that the engine uses for one batch."""
 
+    cache_bytes: int = 0
+    """Memory for answers that are kept, in bytes a version, for requests with exactly the same rows; 0 keeps none."""
+
     log_format: str = "auto"
     """`json` (one object a line), `console` (for people), or `auto`: console on a terminal, otherwise json."""
 
@@ -88,5 +91,6 @@ _CHECKS: dict[str, Callable[[str, str], Any]] = {
     "timeout_ms": _number(float, 1, 600_000),
     "max_timeout_ms": _number(float, 1, 600_000),
     "threads": _number(int, 1, 256),
+    "cache_bytes": _number(int, 0, 2**40),
     "log_format": _choice("auto", "json", "console"),
 }

@@ -1,4 +1,4 @@
-"""A model version that may serve: its files are whole, its engine runs, its samples replay."""
+"""A model version that may serve: its files are whole, its engine runs, its samples replay, alone as in company."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import msgspec
 import numpy as np
 
 from causeway import errors
+from causeway.codec import Decoder
 from causeway.contract import Array, Contract
+from causeway.cost import Cost
 from causeway.runtime import MODEL_FILE, Runtime, open_runtime
 from causeway.store import StoredVersion
 
@@ -27,16 +29,8 @@ class Samples(msgspec.Struct, frozen=True):
     """Largest absolute difference at which the samples hold."""
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a batch costs: seconds = fixed_s + per_row_s * rows, measured when the version was loaded."""
-
-    fixed_s: float
-    per_row_s: float
-
-    def seconds(self, n_rows: int) -> float:
-        """Predicted seconds for a batch of `n_rows`."""
-        return self.fixed_s + self.per_row_s * n_rows
+DEAR_S = 0.010
+"""A model that takes longer for one row is tried on few rows when it is loaded."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +39,18 @@ class ModelVersion:
 
     tag: str
     contract: Contract
+    decode: Decoder
     runtime: Runtime
     cost: Cost
+    """Of a batch, by rows, as measured when it was loaded."""
+    batch_difference: float
+    """Most by which a sample's prediction differed between alone and in company; 0 is the same to the bit."""
     example: list[list[float]]
     """Two of the samples' rows, for documentation and first calls."""
 
     @classmethod
     def load(cls, stored: StoredVersion, *, threads: int = 1) -> ModelVersion:
-        """Checks digests, opens the engine, replays the samples, warms up.
+        """Checks digests, opens the engine, replays the samples, alone and together, and warms up.
 
         Raises the `VersionRefused` that says which of these failed.
         """
@@ -67,33 +65,46 @@ class ModelVersion:
         except Exception as exc:
             raise errors.EngineFailed(stored.tag, f"the engine cannot run {MODEL_FILE}: {exc}") from exc
         _compare(stored.tag, contract, samples, predictions)
-        return cls(stored.tag, contract, runtime, measure(runtime, X), samples.features[:2])
+        cost = measure(runtime, X)
+        few = X if cost.seconds(1) < DEAR_S else X[:4]
+        difference = _batch_difference(stored.tag, runtime, few)
+        if not difference <= samples.tolerance:
+            raise errors.BatchDependent(stored.tag, difference, samples.tolerance)
+        return cls(stored.tag, contract, Decoder(contract), runtime, cost, difference, samples.features[:2])
 
     def predict(self, X: Array) -> Array:
-        """Predictions (n_rows, output width) float32. Raises `ModelFailed` if the engine fails or answers NaN."""
-        try:
-            predictions = self.runtime.run(X)
-        except Exception as exc:
-            raise errors.ModelFailed(self.tag) from exc
-        if predictions.shape[0] != X.shape[0]:
-            raise errors.ModelFailed(self.tag) from ValueError(f"{len(predictions)} predictions for {len(X)} rows")
-        if not np.isfinite(predictions).all():
-            raise errors.ModelFailed(self.tag) from ValueError("a prediction that is not a finite number")
+        """Predictions (n_rows, output width) float32, as the engine gives them: NaN where it has nothing better.
+
+        Raises whatever the engine does, or `ValueError` where it answers for another number of rows.
+        """
+        predictions = self.runtime.run(X)
+        if len(predictions) != len(X):
+            raise ValueError(f"{len(predictions)} predictions for {len(X)} rows")
         return predictions
 
 
 def measure(runtime: Runtime, X: Array) -> Cost:
-    """The cost of a batch on this machine, from the fastest of a few runs with one row and with up to 256.
+    """The cost of a batch on this machine, by rows, from the fastest of a few runs with one row and with up to 256.
 
     Doubles as the warm-up. A model that needs long for one row is not run with many: its cost is taken as per row.
     """
     one = min(_seconds(runtime, X[:1]) for _ in range(5))
-    if one > 0.010:
+    if one > DEAR_S:
         return Cost(0.0, one)
     rows = np.resize(X, (256, X.shape[1]))
     many = min(_seconds(runtime, rows) for _ in range(3))
     per_row = max(many - one, 0.0) / (len(rows) - 1)
     return Cost(max(one - per_row, 0.0), per_row)
+
+
+def _batch_difference(tag: str, runtime: Runtime, X: Array) -> float:
+    """Most by which predictions differ between each row alone and all of them three times in one batch."""
+    try:
+        alone = np.concatenate([runtime.run(row[np.newaxis]) for row in X])
+        together = runtime.run(np.concatenate([X, X[::-1], X]))
+        return float(np.abs(together - np.concatenate([alone, alone[::-1], alone])).max())
+    except Exception as exc:
+        raise errors.EngineFailed(tag, f"the engine cannot run batches of every size: {exc}") from exc
 
 
 def _seconds(runtime: Runtime, X: Array) -> float:

@@ -438,9 +438,9 @@ GATEWAY_ERROR = {"code": "E1", "error": "upstream", "message": "not one of ours"
 FAILURES: dict[str, tuple[Step, type[Exception], dict[str, Any], int]] = {
     "not ready": (refuse(NOT_READY), errors.NotReady, {"status": 503, "retry_after_s": None}, 3),
     "a busy service of a newer version": (
-        reply(503, {"error": "Full", "code": "overloaded", "request_id": "id-1", "limit": 8}),
+        reply(503, {"error": "Full", "code": "full", "request_id": "id-1", "limit": 8}),
         Refusal,
-        {"status": 503, "code": "overloaded", "limit": 8},
+        {"status": 503, "code": "full", "limit": 8},
         3,
     ),
     "a proxy without a service": (reply(502, HTML), UnexpectedAnswer, {"status": 502}, 3),
@@ -478,7 +478,7 @@ def test_each_kind_of_failure_has_its_class_and_its_number_of_attempts(
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.code)
-def test_each_refusal_raises_its_class_and_only_not_ready_is_tried_again(
+def test_each_refusal_raises_its_class_and_only_those_that_may_pass_are_tried_again(
     call: Callable[..., Any], play: Callable[..., Scripted], refusal: Refusal
 ) -> None:
     server = play(refuse(refusal))
@@ -486,7 +486,7 @@ def test_each_refusal_raises_its_class_and_only_not_ready_is_tried_again(
         call(server.url, predict(), retry=QUICK)
     assert type(refused.value) is type(refusal)
     assert refused.value.facts == refusal.facts
-    assert len(server.requests) == (3 if isinstance(refusal, errors.NotReady) else 1)
+    assert len(server.requests) == (3 if isinstance(refusal, errors.NotReady | errors.Overloaded) else 1)
 
 
 NONSENSE: dict[str, object] = {

@@ -21,7 +21,7 @@ GOOD = json.dumps({"features": [ROW]})
 
 
 def decode(body: str | bytes, contract: Contract = SMALL, max_rows: int = MAX_ROWS) -> Array:
-    return codec.decode(body.encode() if isinstance(body, str) else body, contract, max_rows)
+    return codec.Decoder(contract)(body.encode() if isinstance(body, str) else body, max_rows)
 
 
 def outcome(body: bytes) -> Array | errors.Refusal:
@@ -204,8 +204,8 @@ def test_a_name_that_is_given_twice_is_refused_wherever_it_stands(body: str) -> 
 
 
 def test_names_may_contain_what_json_is_made_of() -> None:
-    contract = Contract((Feature('a:b, "c"'), Feature("[{é}]")), Output("p"))
-    row = {'a:b, "c"': 1.0, "[{é}]": 2.0}
+    contract = Contract((Feature("a:b, 'c'"), Feature("[{é}]")), Output("p"))
+    row = {"a:b, 'c'": 1.0, "[{é}]": 2.0}
     assert decode(json.dumps({"rows": [row, row]}), contract).tolist() == [[1, 2], [1, 2]]
     assert decode(json.dumps({"rows": [row]}, ensure_ascii=False), contract).tolist() == [[1, 2]]
 

@@ -59,10 +59,13 @@ def outcome(contract: Contract, method: str, rows: Any) -> tuple[str, dict[str, 
     return None
 
 
+NAMES = st.characters(min_codepoint=32, exclude_characters='"\\', exclude_categories=["Cs"])
 features_of_a_contract = st.lists(
     st.builds(
         lambda name, dtype, bounds, description: Feature(name, dtype, min(bounds), max(bounds), description),
-        st.text(min_size=1, max_size=8),
+        st.text(
+            st.characters(min_codepoint=32, exclude_characters='"\\', exclude_categories=["Cs"]), min_size=1, max_size=8
+        ),
         st.sampled_from(["float", "integer"]),
         st.tuples(*[st.floats(-FLOAT32_MAX, FLOAT32_MAX)] * 2),
         st.text(max_size=8),
@@ -84,6 +87,7 @@ def test_contract_json_reads_back_as_the_same_contract(features: list[Feature], 
     [
         {"features": []},
         {"features": [{"name": ""}]},
+        *({"features": [{"name": f"a{character}"}]} for character in '"\\\n'),
         {"features": [{"name": "a"}, {"name": "a"}]},
         {"features": [{"name": "a", "minimum": 2, "maximum": 1}]},
         {"features": [{"name": "a", "maximum": 1e39}]},

@@ -1,34 +1,33 @@
 """The deployment answers with a version that holds, and says why where there is none."""
 
-import asyncio
 import json
-import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
 
-import numpy as np
 import pytest
 import structlog
+from prometheus_client import CollectorRegistry
 
-from causeway.contract import Array
-from causeway.deployment import Deployment, Variant, pinned
+from causeway.deployment import Deployment, pinned
 from causeway.errors import NotReady
+from causeway.monitoring.metrics import Metrics
 from causeway.settings import Settings
-from causeway.version import Cost, ModelVersion
 from tests import tiny
 from tests.conftest import serving
+
+METRICS = Metrics(CollectorRegistry())
 
 
 def test_before_it_starts_nothing_answers() -> None:
     with pytest.raises(NotReady, match="it is being loaded"):
-        _ = Deployment(Settings()).champion
+        _ = Deployment(Settings(), METRICS).champion
 
 
 def test_the_version_that_the_settings_name_becomes_champion() -> None:
     stored = tiny.saved()
     tiny.saved()
-    deployment = Deployment(Settings(model=stored.tag))
+    deployment = Deployment(Settings(model=stored.tag), METRICS)
     deployment.start()
     assert deployment.is_ready
     assert deployment.champion.role == "champion"
@@ -37,32 +36,13 @@ def test_the_version_that_the_settings_name_becomes_champion() -> None:
 
 @pytest.mark.parametrize("tag", ["tiny:nosuchversion", "nosuchmodel:latest"])
 def test_a_model_that_is_not_there_is_the_reason(tag: str) -> None:
-    deployment = Deployment(Settings(model=tag))
+    deployment = Deployment(Settings(model=tag), METRICS)
     with structlog.testing.capture_logs() as events:
         deployment.start()
     assert not deployment.is_ready
     with pytest.raises(NotReady, match=tag):
         _ = deployment.champion
     assert [(event["event"], event["model_version"]) for event in events] == [("version_refused", tag)]
-
-
-class Watched:
-    """An engine that notes the thread it runs in."""
-
-    def __init__(self) -> None:
-        self.thread: int | None = None
-
-    def run(self, X: Array) -> Array:
-        self.thread = threading.get_ident()
-        return np.zeros((len(X), 1), np.float32)
-
-
-@pytest.mark.parametrize(("per_row_s", "on_loop"), [(1e-6, True), (1.0, False)])
-def test_a_cheap_batch_runs_on_the_event_loop_and_a_dear_one_beside_it(per_row_s: float, on_loop: bool) -> None:
-    engine = Watched()
-    version = ModelVersion("tiny:1", tiny.CONTRACT, engine, Cost(0, per_row_s), [])
-    asyncio.run(Variant("champion", version).predict(tiny.X[:2]))
-    assert (engine.thread == threading.get_ident()) is on_loop
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,8 @@ REFUSALS = [
     errors.InternalError(),
     errors.NotReady("it is being loaded"),
     errors.DeadlineExceeded(timeout_ms=1000),
+    errors.Overloaded(200.0, 312.5, 0.1),
+    errors.DeadlineUnreachable(200.0, 312.5),
 ]
 """One of each class that the service can answer with."""
 
@@ -118,7 +120,7 @@ AMOUNTS = Contract((Feature("AMOUNT", minimum=0, maximum=100), Feature("NIGHT", 
 )
 def test_a_refusal_never_repeats_what_was_sent(body: str) -> None:
     with pytest.raises(Refusal) as refused:
-        codec.decode(body.encode(), AMOUNTS, max_rows=10)
+        codec.Decoder(AMOUNTS)(body.encode(), max_rows=10)
     assert SECRET not in json.dumps(refused.value.body("id-1"))
 
 

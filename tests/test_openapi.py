@@ -71,7 +71,7 @@ def test_each_request_example_fits_the_schema_and_is_answered_as_documented(
 def test_both_request_examples_are_the_same_rows(document: Any) -> None:
     examples = content(predict(document)["requestBody"])["examples"]
     features, rows = examples["features"]["value"], examples["rows"]["value"]
-    decoded = [codec.decode(json.dumps(value).encode(), CONTRACT, 10).tolist() for value in (features, rows)]
+    decoded = [codec.Decoder(CONTRACT)(json.dumps(value).encode(), 10).tolist() for value in (features, rows)]
     assert decoded[0] == decoded[1]
 
 
@@ -103,8 +103,10 @@ def test_every_documented_refusal_fits_its_schema_and_status(document: Any) -> N
     for path, method in ("/predict", "post"), ("/health", "get"):
         for status, response in document["paths"][path][method]["responses"].items():
             if status != "200":
-                check(document, content(response)["schema"], content(response)["example"])
-                assert Refusal.by_code[content(response)["example"]["code"]].status == int(status)
+                for code, example in content(response)["examples"].items():
+                    check(document, content(response)["schema"], example["value"])
+                    assert code == example["value"]["code"]
+                    assert Refusal.by_code[code].status == int(status)
             assert ("Retry-After" in response.get("headers", {})) == (status == "503")
 
 
@@ -122,8 +124,8 @@ def test_features_and_limits_are_those_of_the_model_and_the_settings(document: A
     assert document["components"]["schemas"]["Features"]["maxItems"] == CONTRACT.width
     small = openapi.document(None, Settings(max_rows=7, max_body_bytes=77, timeout_ms=777))
     assert "7 rows and 77 bytes" in predict(small)["description"]
-    assert content(predict(small)["responses"]["413"])["example"]["limit_bytes"] == 77
-    assert content(predict(small)["responses"]["504"])["example"]["timeout_ms"] == 777
+    assert content(predict(small)["responses"]["413"])["examples"]["body_too_large"]["value"]["limit_bytes"] == 77
+    assert content(predict(small)["responses"]["504"])["examples"]["deadline_exceeded"]["value"]["timeout_ms"] == 777
 
 
 def test_the_service_s_other_paths_are_documented_and_answer(server: Server, document: Any) -> None:
@@ -138,7 +140,7 @@ def test_the_service_s_other_paths_are_documented_and_answer(server: Server, doc
 
 
 def test_the_documented_headers_are_taken(server: Server, document: Any) -> None:
-    taken = {"X-Request-ID": "a-1", "X-Routing-Key": "customer 7", "X-Timeout-Ms": "500.5"}
+    taken = {"X-Request-ID": "a-1", "X-Routing-Key": "customer 7", "X-Timeout-Ms": "500.5", "X-Priority": "bulk"}
     parameters = {parameter["name"]: parameter["schema"] for parameter in predict(document)["parameters"]}
     assert parameters.keys() == taken.keys()
     assert re.fullmatch(parameters["X-Request-ID"]["pattern"], taken["X-Request-ID"])

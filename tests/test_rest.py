@@ -36,6 +36,7 @@ from causeway.rest import RequestHeaders, Rest
 from causeway.settings import Settings
 from causeway.version import ModelVersion
 from models.transactions import CONTRACT
+from tests import tiny
 from tests.conftest import PATIENCE_S, Server, serving, wait_until
 
 ROW = [12.5, 0, 1, 3, 20.5, 10, 18.2, 40, 19.9, 2, 0.0, 15, 0.25, 70, 0.01]
@@ -777,13 +778,19 @@ async def nowhere(*args: Any) -> None:
     raise AssertionError("handed on")
 
 
+def served(tag: str) -> Deployment:
+    deployment = Deployment(Settings(model=tag), Metrics(CollectorRegistry()))
+    deployment.start()
+    return deployment
+
+
 def alone(deployment: Deployment) -> Rest:
     """The application without BentoML's behind it."""
     return Rest(nowhere, deployment=deployment, settings=Settings(), metrics=Metrics(CollectorRegistry()))
 
 
 def test_a_client_that_has_gone_is_answered_all_the_same_so_that_metrics_count_it() -> None:
-    service = alone(Deployment(Settings()))
+    service = alone(served(tiny.saved().tag))
     start, *_ = answered(service, {"type": "http.disconnect"}, headers=[(b"content-length", b"5")])
     assert start["status"] == 499
 

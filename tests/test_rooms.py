@@ -11,9 +11,9 @@ from tests.conftest import HOME, ROOT, environment
 
 LAYERS = [
     {"errors"},
-    {"settings", "contract", "logs"},
-    {"codec", "drift", "monitoring", "runtime", "store"},
-    {"version"},
+    {"settings", "contract", "cost", "logs"},
+    {"batching", "cache", "codec", "drift", "monitoring", "runtime", "store"},
+    {"admission", "decoding", "version"},
     {"deployment"},
     {"openapi"},
     {"rest"},
@@ -58,6 +58,8 @@ def test_imports_point_one_way(layer: int) -> None:
         ("models.gradient_boosting", {"bentoml"}),
         ("causeway.drift.reference", {"bentoml", "onnxruntime", "sklearn"}),
         ("causeway.codec", {"bentoml", "onnxruntime", "sklearn"}),
+        ("causeway.batching", {"bentoml", "onnxruntime", "sklearn"}),
+        ("causeway.decoding", {"bentoml", "onnxruntime", "sklearn", "prometheus_client"}),
         ("causeway.client", {"bentoml", "onnxruntime", "sklearn", "msgspec"}),
         ("service", {"sklearn", "pandas", "scipy", "onnx", "skl2onnx", "causeway.training", "models"}),
     ],

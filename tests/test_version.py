@@ -6,12 +6,12 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnxruntime
 import pytest
 
-from causeway import errors
-from causeway.contract import Array
+from causeway import errors, store
 from causeway.training import sklearn_to_onnx
-from causeway.version import FILES, Cost, ModelVersion, measure
+from causeway.version import FILES, ModelVersion, measure
 from tests import tiny
 from tests.conftest import ROOT, environment
 
@@ -92,24 +92,23 @@ def test_a_version_that_does_not_hold_is_refused_with_the_reason(
     assert refused.value.tag == stored.tag
 
 
-class Broken:
-    """An engine that fails, or answers NaN."""
+@pytest.mark.parametrize("n_rows", [1, 2, 7, 50, 51, 128, 499])
+def test_a_prediction_does_not_depend_on_the_rows_beside_it(n_rows: int, home: Path) -> None:
+    version = ModelVersion.load(store.find("fraud:latest"))
+    X = np.resize(version.contract.from_features(version.example), (500, 15)).copy()
+    X[:, 0] += np.arange(500, dtype=np.float32)
+    together = version.predict(X)
+    apart = np.concatenate([version.predict(X[start : start + n_rows]) for start in range(0, 500, n_rows)])
+    np.testing.assert_array_equal(apart, together)
+    assert version.batch_difference == 0
 
-    def __init__(self, answer: Array | None) -> None:
-        self.answer = answer
 
-    def run(self, X: Array) -> Array:
-        if self.answer is None:
-            raise RuntimeError("out of memory")
-        return self.answer
-
-
-@pytest.mark.parametrize("answer", [None, np.full((1, 1), np.nan, np.float32), np.zeros((2, 1), np.float32)])
-def test_an_engine_that_fails_or_answers_nonsense_is_a_failed_model(answer: Array | None) -> None:
-    version = ModelVersion("tiny:1", tiny.CONTRACT, Broken(answer), Cost(0, 0), [])
-    with pytest.raises(errors.ModelFailed) as failed:
-        version.predict(tiny.X[:1])
-    assert failed.value.model_version == "tiny:1"
+def test_a_model_that_looks_at_the_rows_beside_is_refused() -> None:
+    engine = onnxruntime.InferenceSession(tiny.LESS_THE_MEAN)
+    together = engine.run(None, {"features": tiny.X[:8]})[0].tolist()
+    stored = tiny.saved(model_onnx=tiny.LESS_THE_MEAN, samples_json=samples(predictions=together))
+    with pytest.raises(errors.BatchDependent, match="with the rows beside them"):
+        ModelVersion.load(stored)
 
 
 def test_the_measured_cost_grows_with_the_rows() -> None:

@@ -1,4 +1,4 @@
-"""A small model version, whole or damaged in one place."""
+"""A small model version, whole or damaged in one place, and ONNX graphs for its contract that misbehave."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 import numpy as np
+from onnx import TensorProto, checker, helper
 from sklearn.linear_model import LogisticRegression
 
 from causeway import store
@@ -28,6 +29,47 @@ FILES: Mapping[str, bytes] = {
     "samples.json": msgspec.json.encode(SAMPLES),
     "MODEL_CARD.md": b"# tiny",
 }
+
+
+def graph(*nodes: tuple[str, str, str], **attributes: Mapping[str, object]) -> bytes:
+    """An ONNX model from `features` to `predictions`; a node is (operator, inputs, output), in order."""
+    made = [
+        helper.make_node(operator, inputs.split(), [output], **attributes.get(output, {}))
+        for operator, inputs, output in nodes
+    ]
+    constants = [
+        helper.make_tensor("zero", TensorProto.INT64, [1], [0]),
+        helper.make_tensor("table", TensorProto.FLOAT, [5], [0.0] * 5),
+    ]
+    inputs = [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, 2])]
+    outputs = [helper.make_tensor_value_info("predictions", TensorProto.FLOAT, [None, 1])]
+    made_graph = helper.make_graph(made, "tiny", inputs, outputs, constants)
+    model = helper.make_model(made_graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+LESS_THE_MEAN = graph(
+    ("Gather", "features zero", "a"),
+    ("ReduceMean", "a", "mean"),
+    ("Sub", "a mean", "less"),
+    ("Sigmoid", "less", "predictions"),
+    a={"axis": 1},
+    mean={"axes": [0]},
+)
+"""Predicts by the difference from the other rows."""
+
+POISONABLE = graph(
+    ("Gather", "features zero", "a"),
+    ("Abs", "a", "size"),
+    ("Cast", "size", "index"),
+    ("Gather", "table index", "nothing"),
+    ("Sigmoid", "a", "p"),
+    ("Add", "p nothing", "predictions"),
+    a={"axis": 1},
+    index={"to": TensorProto.INT64},
+)
+"""Predicts sigmoid(a), and fails for the whole batch where a row has a = 5 or -5: it looks beyond a table's end."""
 
 
 def saved(**changed: bytes | None) -> StoredVersion:

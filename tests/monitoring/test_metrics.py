@@ -34,6 +34,8 @@ def test_each_answer_is_counted_by_endpoint_and_status() -> None:
     metrics = Metrics(registry)
     for code, seconds in ((200, 0.001), (200, 0.003), (400, 0.2)):
         metrics.answered("/predict", code, seconds)
+    assert registry.get_sample_value("causeway_requests_total", {"endpoint": "/predict", "status": "200"}) is None
+    metrics.flush()
     assert registry.get_sample_value("causeway_requests_total", {"endpoint": "/predict", "status": "200"}) == 2
     assert registry.get_sample_value("causeway_requests_total", {"endpoint": "/predict", "status": "400"}) == 1
     assert registry.get_sample_value("causeway_request_duration_seconds_count", {"endpoint": "/predict"}) == 3

@@ -1,0 +1,29 @@
+"""Whether a request is let in: one that cannot make its deadline is refused at once, with when to come back."""
+
+from __future__ import annotations
+
+from causeway import errors
+from causeway.batching import Batcher
+
+HEADROOM = 0.1
+"""The share of a request's time that predicted waiting leaves free: predictions err, and answers are written too."""
+
+PROBE_S = 1.0
+"""After so long without a batch a request is let in whatever is predicted: the prediction may be what is wrong."""
+
+
+def admit(batcher: Batcher, n_rows: int, left_s: float, timeout_ms: float) -> None:
+    """Returns if `n_rows` rows are predicted to be done within `left_s` seconds.
+
+    Raises `DeadlineExceeded`, `Overloaded` with the time after which they would be, or `DeadlineUnreachable` where
+    nothing is in the way but the deadline itself.
+    """
+    if left_s <= 0:
+        raise errors.DeadlineExceeded(timeout_ms)
+    wait_s = batcher.wait_s(n_rows)
+    late_s = wait_s - left_s * (1 - HEADROOM)
+    if late_s <= 0 or batcher.idle_s > PROBE_S:
+        return
+    if batcher.is_idle:
+        raise errors.DeadlineUnreachable(timeout_ms, wait_s * 1000)
+    raise errors.Overloaded(timeout_ms, wait_s * 1000, late_s)

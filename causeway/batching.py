@@ -1,0 +1,335 @@
+"""The adaptive batcher: rows of several requests in one call of the engine, and nobody waits for company.
+
+Work-conserving: an idle engine starts at once with what is there; while it works, requests gather; then it takes what
+fits. What fits is a matter of time, not of a number of rows: the cost model (`causeway.cost`) is learnt from every
+batch. A cheap model runs on the event loop, a dear one in a thread, by the same model.
+
+Life of a job: `submit` -> waiting -> part of one batch or of several -> its `future` has the result. It ends early,
+without being computed, when it is dropped: its deadline has passed, or its client has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+
+from causeway.contract import Array
+from causeway.cost import Cost
+
+LOOP_BUDGET_S = 0.002
+"""A batch on the event loop takes no longer than this, and a model of which one row does runs in a thread."""
+
+THREAD_BUDGET_S = 0.050
+"""A batch in a thread takes no longer than this where its rows allow: so long does a newcomer wait for its end."""
+
+BULK_SHARE = 0.1
+"""The share of rows that bulk requests get at least while interactive ones would take them all."""
+
+IDLE, DRAINED, FULL, DEADLINE = RELEASED = ("idle", "drained", "full", "deadline")
+"""Why a batch was not larger: the engine had nothing to do and took what was there; it came from another batch and
+took all that had gathered; more would have exceeded the time of a batch; or the deadline of one in it."""
+
+Priority = Literal["interactive", "bulk"]
+"""Who goes first: bulk requests get what interactive ones leave, and `BULK_SHARE` where these leave nothing."""
+
+
+class Observer(Protocol):
+    """What is told about batches."""
+
+    def batch(self, n_rows: int, released: str) -> None:
+        """A batch was computed."""
+
+    def poisoned(self) -> None:
+        """A request made the engine fail."""
+
+
+class Scored(NamedTuple):
+    """Predictions of one request, and where its time went."""
+
+    predictions: Array
+    queue_s: float
+    """Until its first row was computed, and between its batches where it was in several."""
+    compute_s: float
+    """Of the whole batches that its rows were in."""
+    batch_rows: int
+    """Rows of the last of these batches, its own included."""
+    released: str
+    """Why that batch was released; one of `RELEASED`."""
+
+
+class Expired(Exception):
+    """The deadline of a job passed before it was done."""
+
+
+class Poisoned(Exception):
+    """The engine fails on the rows of this job, alone as in company; the cause says how."""
+
+
+class Job:
+    """The rows of one request on their way; await its `future`."""
+
+    __slots__ = ("X", "compute_s", "deadline", "future", "may_wait", "predictions", "submitted", "taken")
+
+    def __init__(self, X: Array, deadline: float, future: asyncio.Future[Scored], submitted: float) -> None:
+        self.X = X
+        self.deadline = deadline
+        """In seconds on the batcher's clock, as `submitted`."""
+        self.future = future
+        self.submitted = submitted
+        self.may_wait = False
+        """Whether it waits long enough for its deadline to pass, or its client to leave, meanwhile."""
+        self.taken = 0
+        """Rows that are computed or being computed."""
+        self.compute_s = 0.0
+        self.predictions: Array | None = None
+        """(n_rows, output width), filled batch by batch where one does not suffice."""
+
+
+class Part(NamedTuple):
+    """Some rows of a job, in a batch."""
+
+    job: Job
+    start: int
+    stop: int
+
+    def rows(self) -> Array:
+        """(stop - start, n_features)."""
+        return self.job.X[self.start : self.stop]
+
+
+@dataclass(slots=True)
+class Batch:
+    """What goes into the engine at once."""
+
+    parts: list[Part]
+    n_rows: int
+    released: str
+    started: float
+
+
+Outcome = Array | Exception
+"""Of a part: its predictions, or what the engine raised about it alone."""
+
+
+class Batcher:
+    """Runs the jobs of one model version through `predict`: (n_rows, output width) for (n_rows, n_features).
+
+    `predict` is called by one thread at a time. All other methods belong to the event loop.
+    """
+
+    def __init__(
+        self,
+        predict: Callable[[Array], Array],
+        cost: Cost,
+        observer: Observer,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.cost = cost
+        """Of a batch, by rows; learnt from every batch."""
+        self._predict = predict
+        self._observer = observer
+        self._clock = clock
+        self._interactive: deque[Job] = deque()
+        self._bulk: deque[Job] = deque()
+        self._bulk_credit = 0.0
+        self._waiting_rows = 0
+        self._is_scheduled = False
+        self._in_thread: Batch | None = None
+        self._last_ended = clock()
+        self._thread: ThreadPoolExecutor | None = None
+
+    def submit(self, X: Array, deadline: float, priority: Priority = "interactive") -> Job:
+        """A job for X (n_rows, n_features), to be done by `deadline` on the batcher's clock.
+
+        Its future gets `Scored`, or raises `Expired`, `Poisoned`, or what it was dropped for.
+        """
+        loop = asyncio.get_running_loop()
+        now = self._clock()
+        job = Job(X, deadline, loop.create_future(), now)
+        (self._interactive if priority == "interactive" else self._bulk).append(job)
+        self._waiting_rows += len(X)
+        if self._in_thread is not None or self.cost.seconds(self._waiting_rows) > LOOP_BUDGET_S:
+            job.may_wait = True
+            timer = loop.call_later(deadline - now, self.drop, job, Expired())
+            job.future.add_done_callback(lambda _: timer.cancel())
+        if not self._is_scheduled and self._in_thread is None:
+            # Not at once: first all requests that have arrived by now.
+            self._is_scheduled = True
+            loop.call_soon(self._next, IDLE)
+        return job
+
+    def drop(self, job: Job, reason: BaseException) -> None:
+        """Ends a job early; its rows that are not being computed will not be."""
+        if not job.future.done():
+            self._waiting_rows -= len(job.X) - job.taken
+            job.taken = len(job.X)
+            job.future.set_exception(reason)
+
+    def wait_s(self, n_rows: int) -> float:
+        """Predicted seconds until `n_rows` more would be done, after all that waits and is being computed."""
+        rows = self._waiting_rows + n_rows
+        at_once_s = self.cost.seconds(rows)
+        if at_once_s < LOOP_BUDGET_S and self._in_thread is None:
+            return at_once_s
+        n_batches = -(-rows // max(1.0, self.cost.size_within(self._budget_s)))
+        wait_s = self.cost.fixed_s * n_batches + self.cost.per_unit_s * rows
+        if self._in_thread is not None:
+            elapsed_s = self._clock() - self._in_thread.started
+            wait_s += max(0.0, self.cost.seconds(self._in_thread.n_rows) - elapsed_s)
+        return wait_s
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits or is being computed."""
+        return not self._waiting_rows and self._in_thread is None
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last batch; 0 while there is work."""
+        return self._clock() - self._last_ended if self.is_idle else 0.0
+
+    def close(self) -> None:
+        """Lets go of the thread, once it has done what it does."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
+
+    @property
+    def _runs_on_loop(self) -> bool:
+        return self.cost.seconds(1) < LOOP_BUDGET_S
+
+    @property
+    def _budget_s(self) -> float:
+        return LOOP_BUDGET_S if self._runs_on_loop else THREAD_BUDGET_S
+
+    def _next(self, reason: str) -> None:
+        """Takes a batch and computes it here, or begins to in the thread."""
+        self._is_scheduled = False
+        batch = self._take(reason)
+        if batch is None:
+            return
+        loop = asyncio.get_running_loop()
+        if self._runs_on_loop:
+            self._done(batch, self._outcomes(batch.parts), self._clock())
+            if self._waiting_rows:
+                self._is_scheduled = True
+                loop.call_soon(self._next, DRAINED)
+            return
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="batcher")
+        self._in_thread = batch
+        loop.run_in_executor(self._thread, self._outcomes, batch.parts).add_done_callback(self._computed)
+
+    def _computed(self, computing: asyncio.Future[list[Outcome]]) -> None:
+        batch, self._in_thread = self._in_thread, None
+        assert batch is not None
+        ended = self._clock()
+        self._next(DRAINED)  # the engine goes on while answers are written
+        self._done(batch, computing.result(), ended)
+
+    def _take(self, reason: str) -> Batch | None:
+        """The next batch, None where nothing waits: jobs in their order, what has expired or was dropped left out."""
+        now = self._clock()
+        limit = max(1, int(min(self.cost.size_within(self._budget_s), self._waiting_rows)))
+        batch = Batch([], 0, reason, now)
+        tightest = math.inf
+        interactive, bulk = self._interactive, self._bulk
+        while interactive or bulk:
+            queue = bulk if bulk and (not interactive or self._bulk_credit >= 1) else interactive
+            job = queue[0]
+            if now >= job.deadline:
+                self.drop(job, Expired())
+            if job.future.done():
+                queue.popleft()
+                self._waiting_rows -= len(job.X) - job.taken  # none, unless its caller was cancelled
+                continue
+            n_rows = min(len(job.X) - job.taken, limit - batch.n_rows)
+            if n_rows == 0:
+                batch.released = FULL
+                break
+            tightest = min(tightest, job.deadline)
+            if batch.parts and now + self.cost.seconds(batch.n_rows + n_rows) > tightest:
+                batch.released = DEADLINE
+                break
+            self._move(queue, n_rows, batch)
+        return batch if batch.parts else None
+
+    def _move(self, queue: deque[Job], n_rows: int, batch: Batch) -> None:
+        """Rows of the first job into the batch. With rows left it goes to the end, so that it holds up nobody."""
+        job = queue.popleft()
+        batch.parts.append(Part(job, job.taken, job.taken + n_rows))
+        batch.n_rows += n_rows
+        job.taken += n_rows
+        self._waiting_rows -= n_rows
+        if job.taken < len(job.X):
+            queue.append(job)
+        if queue is self._bulk:
+            self._bulk_credit = max(0.0, self._bulk_credit - n_rows)
+        elif self._bulk:
+            self._bulk_credit += n_rows * BULK_SHARE / (1 - BULK_SHARE)
+
+    def _outcomes(self, parts: Sequence[Part]) -> list[Outcome]:
+        """Of each part. Where the engine fails, it is asked again with halves, until only the guilty fail."""
+        try:
+            predictions = self._predict(
+                parts[0].rows() if len(parts) == 1 else np.concatenate([part.rows() for part in parts])
+            )
+        except Exception as exc:
+            if len(parts) == 1:
+                return [exc]
+            half = len(parts) // 2
+            return self._outcomes(parts[:half]) + self._outcomes(parts[half:])
+        outcomes: list[Outcome] = []
+        first = 0
+        for _, start, stop in parts:
+            outcomes.append(predictions[first : first + stop - start])
+            first += stop - start
+        return outcomes if np.isfinite(predictions).all() else [_finite(outcome) for outcome in outcomes]
+
+    def _done(self, batch: Batch, outcomes: Sequence[Outcome], ended: float) -> None:
+        """Tells the jobs, and learns what the batch cost."""
+        seconds = ended - batch.started
+        self._last_ended = ended
+        is_whole = True
+        for (job, start, stop), outcome in zip(batch.parts, outcomes, strict=True):
+            job.compute_s += seconds
+            if isinstance(outcome, Exception):
+                is_whole = False
+                self._blame(job, outcome)
+            elif not job.future.done():
+                predictions = self._joined(job, start, stop, outcome)
+                if predictions is not None:
+                    queue_s = ended - job.submitted - job.compute_s
+                    job.future.set_result(Scored(predictions, queue_s, job.compute_s, batch.n_rows, batch.released))
+        self._observer.batch(batch.n_rows, batch.released)
+        if is_whole:
+            self.cost.learn(batch.n_rows, seconds)
+
+    def _joined(self, job: Job, start: int, stop: int, outcome: Array) -> Array | None:
+        """All predictions of a job; None while some are missing."""
+        if stop - start == len(job.X):
+            return outcome
+        if job.predictions is None:
+            job.predictions = np.empty((len(job.X), outcome.shape[1]), dtype=outcome.dtype)
+        job.predictions[start:stop] = outcome
+        return job.predictions if stop == len(job.X) else None
+
+    def _blame(self, job: Job, exc: Exception) -> None:
+        self._observer.poisoned()
+        reason = Poisoned()
+        reason.__cause__ = exc
+        self.drop(job, reason)
+
+
+def _finite(outcome: Outcome) -> Outcome:
+    """The predictions, or an error where one of them is not a number."""
+    if isinstance(outcome, Exception) or np.isfinite(outcome).all():
+        return outcome
+    return ValueError("a prediction that is not a finite number")

@@ -1,0 +1,51 @@
+"""What a piece of work costs, as a straight line over its size, learnt while it is done.
+
+The size is rows for a model's batches and bytes for bodies to decode.
+"""
+
+from __future__ import annotations
+
+import math
+
+RATE = 0.1
+"""How much of an error one observation corrects; about the last 1 / RATE observations count."""
+
+TRUSTED_ERROR = 1.0
+"""An observation further from the prediction than this share of it counts as no further: a pause of the machine is
+seen as one slow batch, not as a model that became ten times dearer."""
+
+
+class Cost:
+    """seconds = fixed_s + per_unit_s * size, both never negative, corrected by every observation.
+
+    The correction is that of normalised least mean squares (Widrow and Hoff 1960; Haykin, Adaptive Filter Theory,
+    chapter 6), on sizes divided by their running mean, so that both coefficients are corrected alike.
+    """
+
+    __slots__ = ("_mean_size", "fixed_s", "per_unit_s")
+
+    def __init__(self, fixed_s: float, per_unit_s: float) -> None:
+        self.fixed_s = fixed_s
+        self.per_unit_s = per_unit_s
+        self._mean_size = 1.0
+
+    def seconds(self, size: float) -> float:
+        """Predicted seconds for work of this size."""
+        return self.fixed_s + self.per_unit_s * size
+
+    def size_within(self, seconds: float) -> float:
+        """The largest size that is predicted to take no longer; at most 0 where nothing is that quick."""
+        if self.per_unit_s <= 0:
+            return math.inf if seconds >= self.fixed_s else 0.0
+        return (seconds - self.fixed_s) / self.per_unit_s
+
+    def learn(self, size: float, seconds: float) -> None:
+        """Takes an observation into account."""
+        predicted = self.fixed_s + self.per_unit_s * size
+        self._mean_size += RATE * (size - self._mean_size)
+        scaled = size / self._mean_size
+        reach = TRUSTED_ERROR * predicted
+        error = min(max(seconds - predicted, -reach), reach) if reach > 0 else seconds
+        step = RATE * error / (1 + scaled * scaled)
+        self.fixed_s = max(0.0, self.fixed_s + step)
+        self.per_unit_s = max(0.0, self.per_unit_s + step * scaled / self._mean_size)
