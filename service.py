@@ -15,12 +15,14 @@ from prometheus_client import REGISTRY
 from causeway import codec, logs
 from causeway.deployment import Deployment
 from causeway.front import FrontedService
+from causeway.monitoring import folder
 from causeway.monitoring.metrics import Metrics
 from causeway.rest import Rest, new_request_id
 from causeway.settings import Settings
 from causeway.store import ModelReference
 
 settings = Settings.from_env()
+folder.join()
 deployment = Deployment(settings)
 front = partial(Rest, deployment=deployment, settings=settings, metrics=Metrics(REGISTRY))
 
@@ -41,6 +43,11 @@ class Causeway:
         logs.configure(settings.log_format)
         bento = Causeway.bento  # type: ignore[attr-defined]
         deployment.start([str(model.tag) for part in bento.info.services for model in part.models] if bento else ())
+
+    @bentoml.on_deployment  # type: ignore[untyped-decorator]
+    def before_the_workers_start() -> None:
+        """Gives this server's metrics a place of their own."""
+        folder.create()
 
     @bentoml.api  # type: ignore[untyped-decorator]
     async def predict(
