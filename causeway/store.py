@@ -88,5 +88,5 @@ def find(tag: str) -> StoredVersion:
         raise errors.VersionNotFound(tag) from exc
     except Exception as exc:
         # BentoML lets through what YAML and its converters raise.
-        raise errors.VersionRefused(tag, f"BentoML cannot read it: {exc}") from exc
+        raise errors.VersionRefused(tag, f"BentoML cannot read it: {' '.join(str(exc).split())}") from exc
     return StoredVersion(str(model.tag), Path(model.path), model.info.metadata)

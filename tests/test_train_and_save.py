@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,53 @@ def test_a_second_call_for_what_is_missing_trains_nothing(home: Path) -> None:
     assert result.returncode == 0
     assert "is in the store already" in result.stderr
     assert tags() == before
+
+
+@pytest.fixture
+def damaged(home: Path) -> Iterator[store.StoredVersion]:
+    """A newest version that must not serve; removed afterwards."""
+    stored = store.find("fraud:latest")
+    files = {name: stored.read(name) for name in stored.metadata["files"]}
+    newer = store.find(store.save("fraud", files, labels={}, metadata={}))
+    yield newer
+    shutil.rmtree(newer.path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        (
+            "model.onnx",
+            "x",
+            "model.onnx is not what was saved (SHA-256 differs). Restore it, or remove its folder",
+        ),
+        ("model.yaml", "{", "BentoML cannot read it: while parsing a flow node expected the node content"),
+        ("model.yaml", None, "BentoML cannot read it: Failed to load bento model because it does not contain"),
+    ],
+)
+def test_a_damaged_version_stops_what_would_train_if_there_were_none(
+    home: Path, damaged: store.StoredVersion, file: str, content: str | None, words: str
+) -> None:
+    (damaged.path / file).unlink()
+    if content is not None:
+        (damaged.path / file).write_text(content)
+    result = train(home, "gradient_boosting", "--if-missing")
+    assert result.returncode == 1
+    assert words in result.stderr
+    assert "Training" not in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_first_run_says_what_it_does_and_writes_down_what_it_saved(checkout: Path, tmp_path: Path) -> None:
+    family = BROKEN.format(maximum="1.0", artifact="sklearn_to_onnx(trained.model, 1)")
+    (checkout / "models" / "broken.py").write_text(family)
+    tag_file = tmp_path / "tag"
+    for first_line in ("The model store has no version of broken yet", "is in the store already"):
+        result = train(tmp_path, "broken", "--if-missing", "--tag-file", str(tag_file), folder=checkout)
+        assert result.returncode == 0, result.stderr
+        assert first_line in result.stderr.splitlines()[0]
+        name, version = tag_file.read_text().strip().split(":")
+        assert (tmp_path / "models" / name / version).is_dir()
 
 
 def test_training_on_a_csv_twice_gives_the_same_model_to_the_last_bit(csv: Path, tmp_path: Path) -> None:
