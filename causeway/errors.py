@@ -399,8 +399,11 @@ class VersionNotFound(CausewayError):
     """No such version in the model store."""
 
     def __init__(self, tag: str) -> None:
-        message = f"The model store has no version {tag}: train one (`make train`), or see `bentoml models list`"
-        super().__init__(message, tag=tag)
+        super().__init__(
+            f"The model store has no version {tag}; `bentoml models list` shows what it has, and "
+            f"`make train FAMILY=...` trains the file in models/ that has NAME {tag.partition(':')[0]}",
+            tag=tag,
+        )
 
 
 class TableRefused(CausewayError):
