@@ -17,8 +17,11 @@ from causeway.contract import Array, Contract
 from causeway.errors import BadRequest, TableRefused
 
 MIN_ROWS = 100
-MIN_POSITIVES = 10
+MIN_PER_LABEL = 10
 """Fewer rows, or fewer of either label, in the training or the test part give metrics that mean nothing."""
+TEST_SHARE = 0.25
+PARTS = 4
+"""A table must have this many times as much, for its smaller part to have enough: 1 / `TEST_SHARE`."""
 
 
 class Classifier(Protocol):
@@ -84,7 +87,7 @@ class Dataset:
                 missing=missing,
             )
         y = _labels(table[label], label)
-        _enough(y, "The table")
+        _enough(y, "The table", PARTS)
         return cls(
             contract,
             _features(contract, table),
@@ -145,19 +148,20 @@ class Split:
     how: str
 
 
-def split(data: Dataset, *, delay_days: int = 7, test_days: int = 7, test_share: float = 0.25, seed: int = 0) -> Split:
+def split(data: Dataset, *, delay_days: int = 7, test_days: int = 7, seed: int = 0) -> Split:
     """By time where the data has it, otherwise stratified.
 
     By time: the last `test_days` are the test, the `delay_days` before them are left out because their labels would
     not be known yet, everything before is for training. Test rows of an entity that was already known to be positive
     (a positive row more than `delay_days` before) are left out, day by day, as in Le Borgne et al., Reproducible
-    Machine Learning for Credit Card Fraud Detection (2022), chapter 3. Stratified: a random `test_share` of each label.
+    Machine Learning for Credit Card Fraud Detection (2022), chapter 3. Stratified: a random `TEST_SHARE` of each label.
     Raises `TableRefused` if a part has too few rows or labels.
     """
     if data.time is None:
-        train, test = train_test_split(np.arange(len(data)), test_size=test_share, stratify=data.y, random_state=seed)
+        _enough(data.y, "The table", PARTS)
+        train, test = train_test_split(np.arange(len(data)), test_size=TEST_SHARE, stratify=data.y, random_state=seed)
         result = Split(
-            data.take(np.sort(train)), data.take(np.sort(test)), f"stratified, {test_share:.0%} of the rows for testing"
+            data.take(np.sort(train)), data.take(np.sort(test)), f"stratified, {TEST_SHARE:.0%} of the rows for testing"
         )
     else:
         result = _split_by_time(data, data.time, delay_days, test_days)
@@ -238,12 +242,17 @@ def _entities(column: pd.Series[Any], name: str) -> NDArray[np.int64]:
         raise TableRefused(f"Column {name} must hold numbers or texts that tell entities apart") from exc
 
 
-def _enough(y: NDArray[np.int8], what: str) -> None:
-    positives = int(y.sum())
-    if len(y) < MIN_ROWS:
-        raise TableRefused(f"{what} has {len(y)} rows; at least {MIN_ROWS} are needed, so bring more data")
-    if positives in (0, len(y)):
+def _enough(y: NDArray[np.int8], what: str, parts: int = 1) -> None:
+    """Refuses labels too few to be `parts` parts that are enough each."""
+    of_label = [int((y == label).sum()) for label in (0, 1)]
+    if len(y) < MIN_ROWS * parts:
+        raise TableRefused(f"{what} has {_count(len(y), 'row')}; bring at least {MIN_ROWS * parts}")
+    if 0 in of_label:
         raise TableRefused(f"{what} has the same label in all {len(y)} rows; bring rows of both labels")
-    if min(positives, len(y) - positives) < MIN_POSITIVES:
-        few = min(positives, len(y) - positives)
-        raise TableRefused(f"{what} has only {few} rows of one label; bring at least {MIN_POSITIVES}")
+    if min(of_label) < MIN_PER_LABEL * parts:
+        few = _count(min(of_label), "row")
+        raise TableRefused(f"{what} has only {few} of one label; bring at least {MIN_PER_LABEL * parts}")
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
