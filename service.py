@@ -5,6 +5,7 @@ In this folder, with the environment activated: `bentoml serve`.
 
 from __future__ import annotations
 
+import sys
 import time
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from prometheus_client import REGISTRY
 
 from causeway import codec, logs
 from causeway.deployment import Deployment
+from causeway.errors import InvalidSetting
 from causeway.front import FrontedService
 from causeway.monitoring import folder
 from causeway.monitoring.metrics import Metrics
@@ -21,7 +23,10 @@ from causeway.rest import Rest, new_request_id
 from causeway.settings import Settings
 from causeway.store import ModelReference
 
-settings = Settings.from_env()
+try:
+    settings = Settings.from_env()
+except InvalidSetting as exc:
+    sys.exit(exc.message)
 folder.join()
 deployment = Deployment(settings)
 front = partial(Rest, deployment=deployment, settings=settings, metrics=Metrics(REGISTRY))

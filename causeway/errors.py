@@ -23,6 +23,7 @@
     ├── FamilyFailed                a family's own code raised; its traceback is the cause
     ├── UnknownFamily, InvalidParam what `train_and_save.py` was asked for does not exist
     ├── InvalidSetting              an environment variable with a value that means nothing
+    │   └── UnknownSetting          a variable of ours that is no setting
     └── CallFailed                  the client got no answer
         └── Unreachable, CallTimedOut, UnexpectedAnswer
 
@@ -442,6 +443,14 @@ class InvalidSetting(CausewayError):
 
     def __init__(self, variable: str, value: str, expected: str) -> None:
         super().__init__(f"{variable}={value!r}: must be {expected}", variable=variable, value=value, expected=expected)
+
+
+class UnknownSetting(InvalidSetting):
+    """A CAUSEWAY_* variable that is no setting; its value may be a secret and is not repeated."""
+
+    def __init__(self, variable: str, suggestion: str | None) -> None:
+        hint = f"; did you mean {suggestion}?" if suggestion else ""
+        CausewayError.__init__(self, f"{variable} is no setting{hint}", variable=variable, suggestion=suggestion)
 
 
 class CallFailed(CausewayError):

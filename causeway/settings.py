@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from causeway.errors import InvalidSetting
+from causeway.errors import InvalidSetting, UnknownSetting
+from causeway.tag import is_tag
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,30 @@ class Settings:
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
         """Settings from CAUSEWAY_* variables. Raises `InvalidSetting`, which names the variable and its value."""
+        known = {f"CAUSEWAY_{field.name.upper()}": field.name for field in fields(cls)}
+        _refuse_unknown(environ, known)
         values: dict[str, Any] = {}
-        for field in fields(cls):
-            variable = f"CAUSEWAY_{field.name.upper()}"
+        for variable, name in known.items():
             if variable in environ:
-                values[field.name] = _CHECKS[field.name](variable, environ[variable])
-        return cls(**values)
+                values[name] = _CHECKS[name](variable, environ[variable])
+        settings = cls(**values)
+        if settings.timeout_ms > settings.max_timeout_ms:
+            at_least = f"at least CAUSEWAY_TIMEOUT_MS, which is {settings.timeout_ms:.15g}"
+            raise InvalidSetting("CAUSEWAY_MAX_TIMEOUT_MS", f"{settings.max_timeout_ms:.15g}", at_least)
+        return settings
+
+
+_OF_KUBERNETES = re.compile(
+    r"\w+_(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)=.*|\w+_PORT=\w+://.*", re.DOTALL
+)
+"""What Kubernetes puts into every pod beside a service that is called causeway, or causeway-something."""
+
+
+def _refuse_unknown(environ: Mapping[str, str], known: Iterable[str]) -> None:
+    for variable, value in environ.items():
+        is_ours = variable.startswith("CAUSEWAY_") and not _OF_KUBERNETES.fullmatch(f"{variable}={value}")
+        if is_ours and variable not in known:
+            raise UnknownSetting(variable, next(iter(difflib.get_close_matches(variable, known, 1, 0.8)), None))
 
 
 def _number(kind: type[int] | type[float], minimum: float, maximum: float) -> Callable[[str, str], int | float]:
@@ -54,19 +75,19 @@ def _number(kind: type[int] | type[float], minimum: float, maximum: float) -> Ca
 
     def check(variable: str, value: str) -> int | float:
         try:
-            number = kind(value)
+            # Python itself takes 1_0 for 10.
+            number = kind(value.replace("_", "?"))
         except ValueError:
             number = kind(-1)
         if not minimum <= number <= maximum:
-            raise InvalidSetting(variable, value, f"{name} from {minimum:g} to {maximum:g}")
+            raise InvalidSetting(variable, value, f"{name} from {minimum:.15g} to {maximum:.15g}")
         return number
 
     return check
 
 
 def _tag(variable: str, value: str) -> str:
-    name, _, version = value.partition(":")
-    if not name or not version or any(character.isspace() for character in value):
+    if not is_tag(value):
         raise InvalidSetting(variable, value, "a model tag, name:version or name:latest")
     return value
 

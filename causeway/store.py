@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import bentoml
-from bentoml.exceptions import NotFound
+from bentoml.exceptions import BentoMLException, NotFound
 
 from causeway import errors
 
@@ -46,9 +46,13 @@ class ModelReference(bentoml.models.BentoModel):  # type: ignore[misc]
     """A service's model, by tag. One that the store lacks is refused here, and not looked for in BentoML's cloud."""
 
     def resolve(self, base_path: Any = None) -> Any:
-        """The model in the store. Raises BentoML's `NotFound`."""
-        if self.stored is None:
-            raise NotFound(errors.VersionNotFound(str(self.tag)).message)
+        """The model in the store. Raises a `BentoMLException`, of which BentoML's commands print the message alone."""
+        try:
+            find(str(self.tag))
+        except errors.VersionNotFound as exc:
+            raise NotFound(exc.message) from exc
+        except errors.VersionRefused as exc:
+            raise BentoMLException(exc.message) from exc
         return super().resolve(base_path)
 
 

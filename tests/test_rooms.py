@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import HOME, ROOT, environment
 
 LAYERS = [
-    {"errors"},
+    {"errors", "tag"},
     {"settings", "contract", "logs"},
     {"codec", "drift", "monitoring", "runtime", "store"},
     {"version"},

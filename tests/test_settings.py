@@ -2,7 +2,7 @@
 
 import pytest
 
-from causeway.errors import InvalidSetting
+from causeway.errors import InvalidSetting, UnknownSetting
 from causeway.settings import Settings
 
 
@@ -37,6 +37,9 @@ def test_each_variable_sets_its_field() -> None:
         ("CAUSEWAY_TIMEOUT_MS", "nan"),
         ("CAUSEWAY_TIMEOUT_MS", "inf"),
         ("CAUSEWAY_MAX_TIMEOUT_MS", "0"),
+        ("CAUSEWAY_MODEL", "Fraud:latest"),
+        ("CAUSEWAY_WORKERS", "1_0"),
+        ("CAUSEWAY_TIMEOUT_MS", "1_000.0"),
         ("CAUSEWAY_LOG_FORMAT", "xml"),
     ],
 )
@@ -45,3 +48,52 @@ def test_a_value_that_means_nothing_is_refused_by_variable_and_value(variable: s
         Settings.from_env({variable: value})
     assert variable in str(refused.value)
     assert repr(value) in str(refused.value)
+
+
+def test_limits_are_told_in_full() -> None:
+    with pytest.raises(InvalidSetting, match=r"must be a whole number from 1 to 10000000$"):
+        Settings.from_env({"CAUSEWAY_MAX_ROWS": "many"})
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"CAUSEWAY_TIMEOUT_MS": "60000"}, "'30000': must be at least CAUSEWAY_TIMEOUT_MS, which is 60000"),
+        ({"CAUSEWAY_MAX_TIMEOUT_MS": "500"}, "'500': must be at least CAUSEWAY_TIMEOUT_MS, which is 1000"),
+    ],
+)
+def test_a_default_timeout_above_the_cap_is_refused(environ: dict[str, str], words: str) -> None:
+    with pytest.raises(InvalidSetting, match=f"CAUSEWAY_MAX_TIMEOUT_MS={words}"):
+        Settings.from_env(environ)
+
+
+@pytest.mark.parametrize(
+    ("variable", "suggestion"),
+    [
+        ("CAUSEWAY_WORKER", "; did you mean CAUSEWAY_WORKERS?"),
+        ("CAUSEWAY_MAX_ROW", "; did you mean CAUSEWAY_MAX_ROWS?"),
+        ("CAUSEWAY_DATABASE_URL", ""),
+        ("CAUSEWAY_ADMIN_TOKEN", ""),
+        ("CAUSEWAY_DEVICE", ""),
+    ],
+)
+def test_an_unknown_variable_is_refused_without_its_value(variable: str, suggestion: str) -> None:
+    with pytest.raises(UnknownSetting) as refused:
+        Settings.from_env({variable: "5ecret"})
+    assert str(refused.value) == f"{variable} is no setting{suggestion}"
+
+
+def test_what_kubernetes_tells_of_a_service_called_causeway_is_none_of_ours() -> None:
+    environ = {
+        "CAUSEWAY_SERVICE_HOST": "10.0.0.1",
+        "CAUSEWAY_SERVICE_PORT": "80",
+        "CAUSEWAY_SERVICE_PORT_HTTP": "80",
+        "CAUSEWAY_PORT": "tcp://10.0.0.1:80",
+        "CAUSEWAY_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "CAUSEWAY_PORT_80_TCP_PROTO": "tcp",
+        "CAUSEWAY_CANARY_PORT_80_TCP_ADDR": "10.0.0.1",
+        "CAUSEWAY_CANARY_SERVICE_HOST": "10.0.0.1",
+    }
+    assert Settings.from_env(environ) == Settings()
+    with pytest.raises(UnknownSetting):
+        Settings.from_env({"CAUSEWAY_PORT": "3000"})
