@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import signal
 import sys
 import tempfile
 import traceback
@@ -35,7 +36,7 @@ ROOT = Path(__file__).parent
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; the exit code is 0 when a version was saved (or was there already), otherwise 1."""
+    """Runs the command line; 0 when a version was saved (or was there already), 130 after Ctrl-C, otherwise 1."""
     parser = _parser()
     args = parser.parse_args(argv)
     if (args.data is None) != (args.label is None):
@@ -52,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exception(exc.__cause__)
         _say(f"Refused. {exc.message}")
         return 1
+    except KeyboardInterrupt:
+        _say("Interrupted; nothing was saved")
+        return 128 + signal.SIGINT
     return 0
 
 

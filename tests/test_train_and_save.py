@@ -135,9 +135,9 @@ def test_training_on_a_csv_twice_gives_the_same_model_to_the_last_bit(csv: Path,
     ("arguments", "words"),
     [
         (["nosuchfamily"], "No model family 'nosuchfamily'; there are: gradient_boosting"),
-        (["gradient_boosting", "--set", "depth=3"], "No hyper-parameter in 'depth=3'; there are: "),
+        (["gradient_boosting", "--set", "depth=3"], "--set depth=3: no such hyper-parameter; there are: max_iter"),
         (["gradient_boosting", "--data", "nosuch.csv", "--label", "y"], "There is no file nosuch.csv"),
-        (["gradient_boosting", "--data", "OWN", "--label", "TX_FRAUD"], "lacks 1 columns: TX_FRAUD"),
+        (["gradient_boosting", "--data", "OWN", "--label", "TX_FRAUD"], "lacks 1 column: TX_FRAUD"),
         (
             ["gradient_boosting", "--data", "OWN", "--label", "TX_DURING_NIGHT"],
             "TX_DURING_NIGHT is an input",
@@ -146,7 +146,7 @@ def test_training_on_a_csv_twice_gives_the_same_model_to_the_last_bit(csv: Path,
             ["gradient_boosting", "--data", "OWN", "--label", "IS_FRAUD", "--delay-days", "60"],
             "The table spans 50",
         ),
-        (["gradient_boosting", "--data", "OWN", "--label", "TERMINAL_ID"], "Label TERMINAL_ID must be 0 or 1"),
+        (["gradient_boosting", "--data", "OWN", "--label", "TERMINAL_ID"], "Label TERMINAL_ID: "),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is_fitted(
@@ -243,6 +243,29 @@ def test_a_family_that_does_not_keep_its_contract_saves_nothing(
     assert result.returncode == returncode, result.stderr
     assert words in result.stderr
     assert len(list((tmp_path / "models").glob("broken/*/model.yaml"))) == 1 - returncode
+
+
+def test_ctrl_c_ends_training_with_one_line_and_nothing_saved(checkout: Path, tmp_path: Path) -> None:
+    family = BROKEN.format(maximum="1.0", artifact="__import__('signal').raise_signal(2)")
+    (checkout / "models" / "broken.py").write_text(family)
+    result = train(tmp_path, "broken", folder=checkout)
+    assert result.returncode == 130
+    assert result.stderr.splitlines()[-1] == "Interrupted; nothing was saved"
+    assert "Traceback" not in result.stderr
+    assert not list((tmp_path / "models").glob("broken/*"))
+
+
+@pytest.mark.parametrize("name", ["'My model'", "'Broken'", "''", "'x' * 64", "None"])
+def test_a_name_that_cannot_be_saved_is_refused_before_anything_is_fitted(
+    checkout: Path, tmp_path: Path, name: str
+) -> None:
+    (checkout / "models" / "broken.py").write_text(
+        BROKEN.replace('"broken"', name).format(maximum="1.0", artifact="b''")
+    )
+    result = train(tmp_path, "broken", folder=checkout)
+    assert result.returncode == 1
+    assert "models/broken.py has NAME = " in result.stderr
+    assert "Training" not in result.stderr
 
 
 def test_a_file_that_cannot_be_imported_is_told_by_name_and_stands_in_nobody_s_way(checkout: Path, home: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -22,6 +23,8 @@ MIN_PER_LABEL = 10
 TEST_SHARE = 0.25
 PARTS = 4
 """A table must have this many times as much, for its smaller part to have enough: 1 / `TEST_SHARE`."""
+
+_ISO_8601 = "write times in ISO 8601, as in 2024-01-31 09:30:00"
 
 
 class Classifier(Protocol):
@@ -82,8 +85,8 @@ class Dataset:
         missing = [name for name in (*contract.names, label) if name not in table.columns]
         if missing:
             raise TableRefused(
-                f"{source} lacks {len(missing)} columns: {', '.join(missing)}. "
-                "Add them under these names; the label's name is given with --label",
+                f"{source} lacks {_count(len(missing), 'column')}: {', '.join(missing)}; add what is missing under "
+                "the contract's names, and name the label with --label",
                 missing=missing,
             )
         y = _labels(table[label], label)
@@ -193,14 +196,16 @@ def _features(contract: Contract, table: pd.DataFrame) -> Array:
     columns = []
     for name in contract.names:
         column = _numbers(table[name])
-        if np.isnan(column).any():
-            n = int(np.isnan(column).sum())
-            raise TableRefused(f"Column {name} has {n} values that are missing or not numbers; fill or drop these rows")
+        bad = np.isnan(column)
+        if bad.any():
+            found = _found(table[name], bad)
+            raise TableRefused(f"Column {name}: {found} no finite number; fill these rows or drop them")
         columns.append(column)
     try:
         return contract.from_array(np.column_stack(columns))
     except BadRequest as exc:
-        raise TableRefused(f"{exc.message}; correct the table, or the contract in models/") from exc
+        got = _shown(table[exc.name].iloc[exc.row])
+        raise TableRefused(f"{exc.message}, not {got}; correct the table, or the contract in models/") from exc
 
 
 def _numbers(column: pd.Series[Any]) -> NDArray[np.float64]:
@@ -213,29 +218,30 @@ def _numbers(column: pd.Series[Any]) -> NDArray[np.float64]:
 
 def _labels(column: pd.Series[Any], label: str) -> NDArray[np.int8]:
     values = _numbers(column)
-    if not np.isin(values, (0, 1)).all():
-        raise TableRefused(f"Label {label} must be 0 or 1 in every row; map its values to these")
+    bad = ~np.isin(values, (0, 1))
+    if bad.any():
+        raise TableRefused(f"Label {label}: {_found(column, bad)} neither 0 nor 1; map them to these")
     return values.astype(np.int8)
 
 
 def _times(column: pd.Series[Any], name: str) -> NDArray[np.datetime64]:
     """Wall-clock times; with several zones in one column, all of them in UTC."""
     if pd.api.types.is_numeric_dtype(column):
-        raise TableRefused(f"Column {name} holds numbers, not times; write them as YYYY-MM-DD HH:MM:SS")
+        raise TableRefused(f"Column {name} holds numbers, not times; {_ISO_8601}")
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         column = column.dt.tz_localize(None)
     times = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601").dt.tz_localize(None)
-    if times.isna().any():
-        raise TableRefused(f"Column {name} has {int(times.isna().sum())} values that are not times; correct them")
+    bad = times.isna().to_numpy()
+    if bad.any():
+        raise TableRefused(f"Column {name}: {_found(column, bad)} no time; {_ISO_8601}")
     return times.to_numpy(dtype="datetime64[s]")
 
 
 def _entities(column: pd.Series[Any], name: str) -> NDArray[np.int64]:
     """The entities as whole numbers, in the order in which they first come."""
-    if column.isna().any():
-        raise TableRefused(
-            f"Column {name} has {int(column.isna().sum())} missing values; fill them, or drop the column"
-        )
+    bad = column.isna().to_numpy()
+    if bad.any():
+        raise TableRefused(f"Column {name}: {_found(column, bad)} missing; fill them, or drop the column")
     try:
         return pd.factorize(column)[0].astype(np.int64)
     except TypeError as exc:
@@ -252,6 +258,20 @@ def _enough(y: NDArray[np.int8], what: str, parts: int = 1) -> None:
     if min(of_label) < MIN_PER_LABEL * parts:
         few = _count(min(of_label), "row")
         raise TableRefused(f"{what} has only {few} of one label; bring at least {MIN_PER_LABEL * parts}")
+
+
+def _found(column: pd.Series[Any], bad: NDArray[np.bool_]) -> str:
+    """How many values are `bad` and the first of them: '3 values, the first in row 7 ('much'), are'."""
+    row = int(np.argmax(bad))
+    value = _shown(column.iloc[row])
+    if bad.sum() == 1:
+        return f"the value in row {row} ({value}) is"
+    return f"{int(bad.sum())} values, the first in row {row} ({value}), are"
+
+
+def _shown(value: object) -> str:
+    """A value for a message: short, and a text in quotes."""
+    return reprlib.repr(value) if isinstance(value, str) else str(value)[:50]
 
 
 def _count(n: int, noun: str) -> str:
