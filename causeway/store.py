@@ -47,13 +47,21 @@ class ModelReference(bentoml.models.BentoModel):  # type: ignore[misc]
 
     def resolve(self, base_path: Any = None) -> Any:
         """The model in the store. Raises a `BentoMLException`, of which BentoML's commands print the message alone."""
+        self._refuse_what_cannot_be_read()
+        return super().resolve(base_path)
+
+    def to_info(self, alias: str | None = None) -> Any:
+        """What a Bento records of the model. Raises as `resolve` does."""
+        self._refuse_what_cannot_be_read()
+        return super().to_info(alias)
+
+    def _refuse_what_cannot_be_read(self) -> None:
         try:
             find(str(self.tag))
         except errors.VersionNotFound as exc:
             raise NotFound(exc.message) from exc
         except errors.VersionRefused as exc:
             raise BentoMLException(exc.message) from exc
-        return super().resolve(base_path)
 
 
 def save(
