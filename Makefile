@@ -12,12 +12,16 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 VENV := .venv
 BIN := $(VENV)/bin
+TRAINED := $(VENV)/.trained
+# What is served or packed is CAUSEWAY_MODEL where it is set, otherwise the version that `train` made or found.
+MODEL := $(if $(CAUSEWAY_MODEL),setup,train)
+WITH_MODEL := export CAUSEWAY_MODEL="$${CAUSEWAY_MODEL:-$$(cat $(TRAINED))}"
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-dev train serve test bench-start check format lock image clean
+.PHONY: help setup setup-dev train port serve test bench-start check format lock image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,11 +43,17 @@ $(VENV)/.dev: requirements/dev.txt | $(BIN)/python
 	$(BIN)/python -m pip install --require-hashes -r $<
 	@touch $@ $(VENV)/.serving
 
-train: setup ## train and save a model (FAMILY=gradient_boosting) unless the store has one that can serve
-	@$(BIN)/python train_and_save.py $(FAMILY) --if-missing
+train: setup ## train and save a model (FAMILY=gradient_boosting) unless the store has one
+	@$(BIN)/python train_and_save.py "$(FAMILY)" --if-missing --tag-file $(TRAINED)
 
-serve: train ## train if needed, then serve on PORT=3000
-	@($(BIN)/python -m causeway.first_call --port $(PORT) --while $$$$ &); exec $(BIN)/bentoml serve --port $(PORT)
+# Without output where PORT is free, to be told otherwise before a minute of training.
+port: | $(BIN)/python
+	@$(BIN)/python -m causeway.port "$(PORT)"
+
+# The port once more, taken meanwhile: first_call would print the line of whoever answers there.
+serve: port $(MODEL) ## train FAMILY if needed and serve it, or CAUSEWAY_MODEL=name:version, on PORT=3000
+	@$(BIN)/python -m causeway.port "$(PORT)" && $(WITH_MODEL) && \
+	($(BIN)/python -m causeway.first_call --port $(PORT) --while $$$$ &) && exec $(BIN)/bentoml serve --port $(PORT)
 
 test: setup-dev ## set up and run the tests
 	$(BIN)/python -m pytest
@@ -64,8 +74,8 @@ format: setup-dev ## rewrite the code (ruff) and the generated parts of README.m
 
 # Two workarounds. `cd /`: BentoML 1.4.39 refuses a dockerfile_template outside of the working directory, which its own
 # temporary copy is (BentoML issue 5566). BUILDAH_FORMAT: podman's default image format has no HEALTHCHECK.
-image: train ## build the Bento and its image (BACKEND=docker, IMAGE=causeway:latest)
-	bento=$$($(BIN)/bentoml build --output tag | sed -n 's/^__tag__://p') && test -n "$$bento" && cd / && \
+image: $(MODEL) ## build the Bento and its image (BACKEND=docker, IMAGE=causeway:latest)
+	$(WITH_MODEL) && bento=$$($(BIN)/bentoml build --output tag | sed -n 's/^__tag__://p') && test -n "$$bento" && cd / && \
 	BUILDAH_FORMAT=docker "$(CURDIR)/$(BIN)/bentoml" containerize "$$bento" --backend $(BACKEND) --image-tag $(IMAGE) \
 	  --opt label=org.opencontainers.image.revision=$$(git -C "$(CURDIR)" rev-parse HEAD 2>/dev/null || echo unknown) $(CONTAINERIZE_OPTS)
 

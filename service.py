@@ -5,6 +5,7 @@ In this folder, with the environment activated: `bentoml serve`.
 
 from __future__ import annotations
 
+import sys
 import time
 from functools import partial
 from typing import Any
@@ -14,13 +15,19 @@ from prometheus_client import REGISTRY
 
 from causeway import codec, logs
 from causeway.deployment import Deployment
+from causeway.errors import InvalidSetting
 from causeway.front import FrontedService
+from causeway.monitoring import folder
 from causeway.monitoring.metrics import Metrics
 from causeway.rest import Rest, new_request_id
 from causeway.settings import Settings
 from causeway.store import ModelReference
 
-settings = Settings.from_env()
+try:
+    settings = Settings.from_env()
+except InvalidSetting as exc:
+    sys.exit(exc.message)
+folder.join()
 metrics = Metrics(REGISTRY)
 deployment = Deployment(settings, metrics)
 front = partial(Rest, deployment=deployment, settings=settings, metrics=metrics)
@@ -42,6 +49,11 @@ class Causeway:
         logs.configure(settings.log_format)
         bento = Causeway.bento  # type: ignore[attr-defined]
         deployment.start([str(model.tag) for part in bento.info.services for model in part.models] if bento else ())
+
+    @bentoml.on_deployment  # type: ignore[untyped-decorator]
+    def before_the_workers_start() -> None:
+        """Gives this server's metrics a place of their own."""
+        folder.create()
 
     @bentoml.api  # type: ignore[untyped-decorator]
     async def predict(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import signal
 import sys
 import tempfile
 import traceback
@@ -35,21 +36,26 @@ ROOT = Path(__file__).parent
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; the exit code is 0 when a version was saved (or was there already), otherwise 1."""
+    """Runs the command line; 0 when a version was saved (or was there already), 130 after Ctrl-C, otherwise 1."""
     parser = _parser()
     args = parser.parse_args(argv)
     if (args.data is None) != (args.label is None):
         parser.error("--data and --label belong together")
     try:
         family = models.family(args.family)
-        if args.if_missing and _serves(f"{family.NAME}:latest"):
-            return 0
-        save(family, args)
+        tag = _stored(family.NAME) if args.if_missing else None
+        if tag is None:
+            tag = save(family, args)
+        if args.tag_file is not None:
+            args.tag_file.write_text(f"{tag}\n")
     except errors.CausewayError as exc:
         if isinstance(exc, errors.FamilyFailed):
             traceback.print_exception(exc.__cause__)
         _say(f"Refused. {exc.message}")
         return 1
+    except KeyboardInterrupt:
+        _say("Interrupted; nothing was saved")
+        return 128 + signal.SIGINT
     return 0
 
 
@@ -155,14 +161,18 @@ def _files(
     }
 
 
-def _serves(tag: str) -> bool:
+def _stored(name: str) -> str | None:
+    """The tag of the newest version of `name`, None without any. Raises `VersionRefused` if it must not serve."""
     try:
-        version = ModelVersion.load(store.find(tag))
-    except (errors.VersionNotFound, errors.VersionRefused) as exc:
-        _say(exc.message)
-        return False
+        version = ModelVersion.load(store.find(f"{name}:latest"))
+    except errors.VersionNotFound:
+        _say(f"The model store has no version of {name} yet")
+        return None
+    except errors.VersionRefused as exc:
+        what_to_do = f"Restore it, or remove its folder from models/{name} in BENTOML_HOME, and run this again"
+        raise errors.VersionRefused(exc.tag, f"{exc.reason}. {what_to_do}") from exc
     _say(f"{version.tag} is in the store already")
-    return True
+    return version.tag
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -176,7 +186,8 @@ def _parser() -> argparse.ArgumentParser:
         "--test-days", type=_whole(1), default=7, help="days to test on, if the data has times (default 7)"
     )
     parser.add_argument("--set", action="append", default=[], metavar="PARAM=VALUE", help="a hyper-parameter")
-    parser.add_argument("--if-missing", action="store_true", help="train only if no version in the store can serve")
+    parser.add_argument("--if-missing", action="store_true", help="train only if the store has no version")
+    parser.add_argument("--tag-file", type=Path, help="a file to write the tag to, of the version saved or found")
     return parser
 
 

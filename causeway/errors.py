@@ -23,6 +23,7 @@
     ├── FamilyFailed                a family's own code raised; its traceback is the cause
     ├── UnknownFamily, InvalidParam what `train_and_save.py` was asked for does not exist
     ├── InvalidSetting              an environment variable with a value that means nothing
+    │   └── UnknownSetting          a variable that is almost a setting
     └── CallFailed                  the client got no answer
         └── Unreachable, CallTimedOut, UnexpectedAnswer
 
@@ -437,8 +438,11 @@ class VersionNotFound(CausewayError):
     """No such version in the model store."""
 
     def __init__(self, tag: str) -> None:
-        message = f"The model store has no version {tag}: train one (`make train`), or see `bentoml models list`"
-        super().__init__(message, tag=tag)
+        super().__init__(
+            f"The model store has no version {tag}; `bentoml models list` shows what it has, and "
+            f"`make train FAMILY=...` trains the file in models/ that has NAME {tag.partition(':')[0]}",
+            tag=tag,
+        )
 
 
 class TableRefused(CausewayError):
@@ -477,6 +481,14 @@ class InvalidSetting(CausewayError):
 
     def __init__(self, variable: str, value: str, expected: str) -> None:
         super().__init__(f"{variable}={value!r}: must be {expected}", variable=variable, value=value, expected=expected)
+
+
+class UnknownSetting(InvalidSetting):
+    """A CAUSEWAY_* variable that looks like a setting and is none; its value is not repeated."""
+
+    def __init__(self, variable: str, suggestion: str) -> None:
+        message = f"{variable} is no setting; did you mean {suggestion}?"
+        CausewayError.__init__(self, message, variable=variable, suggestion=suggestion)
 
 
 class CallFailed(CausewayError):

@@ -355,7 +355,7 @@ _FORMS = {
     b"x-timeout-ms": (
         "X-Timeout-Ms",
         re.compile(rb"(?=.*[1-9])[0-9]{1,9}(\.[0-9]{1,6})?"),
-        "a positive number of milliseconds",
+        "a positive number of milliseconds in plain decimals, such as 250 or 0.5",
     ),
     b"x-priority": ("X-Priority", re.compile(rb"interactive|bulk"), "interactive or bulk"),
 }

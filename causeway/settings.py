@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from causeway.errors import InvalidSetting
+from causeway.errors import InvalidSetting, UnknownSetting
+from causeway.tag import is_tag
+
+PREFIX = "CAUSEWAY_"
+
+ALIKE = 0.7
+"""How much a variable must resemble a setting, by difflib's ratio, to be taken for a misspelling of it."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +51,27 @@ class Settings:
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
         """Settings from CAUSEWAY_* variables. Raises `InvalidSetting`, which names the variable and its value."""
+        known = {f"{PREFIX}{field.name.upper()}": field.name for field in fields(cls)}
+        _refuse_misspelt(environ, known)
         values: dict[str, Any] = {}
-        for field in fields(cls):
-            variable = f"CAUSEWAY_{field.name.upper()}"
+        for variable, name in known.items():
             if variable in environ:
-                values[field.name] = _CHECKS[field.name](variable, environ[variable])
-        return cls(**values)
+                values[name] = _CHECKS[name](variable, environ[variable])
+        settings = cls(**values)
+        if settings.timeout_ms > settings.max_timeout_ms:
+            at_least = f"at least CAUSEWAY_TIMEOUT_MS, which is {settings.timeout_ms:.15g}"
+            raise InvalidSetting("CAUSEWAY_MAX_TIMEOUT_MS", f"{settings.max_timeout_ms:.15g}", at_least)
+        return settings
+
+
+def _refuse_misspelt(environ: Mapping[str, str], known: Iterable[str]) -> None:
+    """Others may have variables with our prefix, as Kubernetes does beside a service of that name; none looks alike."""
+    names = {variable.removeprefix(PREFIX): variable for variable in known}
+    for variable in environ.keys() - names.values():
+        if variable.startswith(PREFIX):
+            alike = difflib.get_close_matches(variable.removeprefix(PREFIX), names, 1, ALIKE)
+            if alike:
+                raise UnknownSetting(variable, names[alike[0]])
 
 
 def _number(kind: type[int] | type[float], minimum: float, maximum: float) -> Callable[[str, str], int | float]:
@@ -57,19 +79,19 @@ def _number(kind: type[int] | type[float], minimum: float, maximum: float) -> Ca
 
     def check(variable: str, value: str) -> int | float:
         try:
-            number = kind(value)
+            # Python itself takes 1_0 for 10.
+            number = kind(value.replace("_", "?"))
         except ValueError:
             number = kind(-1)
         if not minimum <= number <= maximum:
-            raise InvalidSetting(variable, value, f"{name} from {minimum:g} to {maximum:g}")
+            raise InvalidSetting(variable, value, f"{name} from {minimum:.15g} to {maximum:.15g}")
         return number
 
     return check
 
 
 def _tag(variable: str, value: str) -> str:
-    name, _, version = value.partition(":")
-    if not name or not version or any(character.isspace() for character in value):
+    if not is_tag(value):
         raise InvalidSetting(variable, value, "a model tag, name:version or name:latest")
     return value
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import bentoml
-from bentoml.exceptions import NotFound
+from bentoml.exceptions import BentoMLException, NotFound
 
 from causeway import errors
 
@@ -46,10 +46,22 @@ class ModelReference(bentoml.models.BentoModel):  # type: ignore[misc]
     """A service's model, by tag. One that the store lacks is refused here, and not looked for in BentoML's cloud."""
 
     def resolve(self, base_path: Any = None) -> Any:
-        """The model in the store. Raises BentoML's `NotFound`."""
-        if self.stored is None:
-            raise NotFound(errors.VersionNotFound(str(self.tag)).message)
+        """The model in the store. Raises a `BentoMLException`, of which BentoML's commands print the message alone."""
+        self._refuse_what_cannot_be_read()
         return super().resolve(base_path)
+
+    def to_info(self, alias: str | None = None) -> Any:
+        """What a Bento records of the model. Raises as `resolve` does."""
+        self._refuse_what_cannot_be_read()
+        return super().to_info(alias)
+
+    def _refuse_what_cannot_be_read(self) -> None:
+        try:
+            find(str(self.tag))
+        except errors.VersionNotFound as exc:
+            raise NotFound(exc.message) from exc
+        except errors.VersionRefused as exc:
+            raise BentoMLException(exc.message) from exc
 
 
 def save(
@@ -88,5 +100,5 @@ def find(tag: str) -> StoredVersion:
         raise errors.VersionNotFound(tag) from exc
     except Exception as exc:
         # BentoML lets through what YAML and its converters raise.
-        raise errors.VersionRefused(tag, f"BentoML cannot read it: {exc}") from exc
+        raise errors.VersionRefused(tag, f"BentoML cannot read it: {' '.join(str(exc).split())}") from exc
     return StoredVersion(str(model.tag), Path(model.path), model.info.metadata)

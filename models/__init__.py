@@ -16,6 +16,7 @@ import pandas as pd
 
 from causeway.contract import Contract
 from causeway.errors import UnknownFamily
+from causeway.tag import NAME_RULE, is_name
 from causeway.training import Dataset, Trained
 
 SURFACE = ("NAME", "CONTRACT", "Params", "default_data", "train", "to_artifact")
@@ -54,6 +55,8 @@ def family(name: str) -> Family:
     missing = _missing(module)
     if missing:
         raise UnknownFamily(name, families(), f" (models/{name}.py lacks {', '.join(missing)})")
+    if not is_name(module.NAME):
+        raise UnknownFamily(name, families(), f" (models/{name}.py has NAME = {module.NAME!r}, not {NAME_RULE})")
     return cast(Family, module)
 
 

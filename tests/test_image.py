@@ -68,6 +68,22 @@ def podman() -> Podman:
     return found
 
 
+def cannot_run(podman: Podman) -> str | None:
+    """Why this machine runs no containers at all, whatever is in them; None where it does."""
+    command = ["podman", "run", "--rm", "--network", "host", *RESTRICTIONS, BASE_IMAGE, "true"]
+    result = subprocess.run(command, env={**os.environ, **podman.run}, capture_output=True, text=True, check=False)
+    return None if result.returncode == 0 else f"podman cannot run containers here: {result.stderr[-300:]}"
+
+
+@pytest.fixture(scope="module")
+def runner(podman: Podman) -> Podman:
+    """podman, where it can run containers: a machine that builds images need not be able to."""
+    reason = cannot_run(podman)
+    if reason is not None:
+        pytest.skip(reason)
+    return podman
+
+
 @pytest.fixture(scope="module")
 def image(podman: Podman, home: Path) -> Iterator[str]:
     """The image of this checkout with the reference model, built as the README says."""
@@ -136,11 +152,20 @@ def running(podman: Podman, image: str, *, network: str = "host") -> Iterator[Co
 
 
 @pytest.fixture(scope="module")
-def container(podman: Podman, image: str) -> Iterator[Container]:
+def container(runner: Podman, image: str) -> Iterator[Container]:
     """One healthy container for the tests that leave it as they found it."""
-    with running(podman, image) as started:
+    with running(runner, image) as started:
         started.wait_until_healthy()
         yield started
+
+
+def test_a_machine_that_cannot_run_containers_is_told_from_an_image_that_does_not_run(
+    podman: Podman, tmp_path: Path
+) -> None:
+    (tmp_path / "containers.conf").write_text('[engine]\nruntime = "nosuchruntime"\n')
+    elsewhere = Podman(podman.build, {"CONTAINERS_CONF": str(tmp_path / "containers.conf")})
+    assert "podman cannot run containers here: " in str(cannot_run(elsewhere))
+    assert "nosuchruntime" in str(cannot_run(elsewhere))
 
 
 def test_the_image_is_at_most_450_mb(podman: Podman, image: str) -> None:
@@ -201,29 +226,29 @@ def test_it_answers_as_the_model_in_the_store_does(container: Container) -> None
     assert answer["predictions"] == [[float(str(value))] for value in expected[:, 0]]
 
 
-def test_it_starts_without_any_network(podman: Podman, image: str) -> None:
-    with running(podman, image, network="none") as isolated:
+def test_it_starts_without_any_network(runner: Podman, image: str) -> None:
+    with running(runner, image, network="none") as isolated:
         isolated.wait_until_healthy()
 
 
-def test_a_worker_that_dies_is_replaced(podman: Podman, image: str) -> None:
+def test_a_worker_that_dies_is_replaced(runner: Podman, image: str) -> None:
     kill = (
         "import os, signal\n"
         "for pid in filter(str.isdigit, os.listdir('/proc')):\n"
         "    if '_bentoml_impl.worker.service' in open(f'/proc/{pid}/cmdline').read().split('\\0'):\n"
         "        os.kill(int(pid), signal.SIGKILL); print(pid)"
     )
-    with running(podman, image) as started:
+    with running(runner, image) as started:
         started.wait_until_healthy()
         assert started.python(kill)
         started.wait_until_healthy()
         assert started.predict(ModelVersion.load(store.find("fraud:latest")).example)["variant"] == "champion"
 
 
-def test_sigterm_lets_the_request_in_flight_finish(podman: Podman, image: str) -> None:
+def test_sigterm_lets_the_request_in_flight_finish(runner: Podman, image: str) -> None:
     version = ModelVersion.load(store.find("fraud:latest"))
     body = json.dumps({"features": version.example}).encode()
-    with running(podman, image) as started:
+    with running(runner, image) as started:
         started.wait_until_healthy()
         connection = http.client.HTTPConnection("127.0.0.1", started.port, timeout=30)
         connection.putrequest("POST", "/predict")
@@ -231,18 +256,18 @@ def test_sigterm_lets_the_request_in_flight_finish(podman: Podman, image: str) -
         connection.putheader("Content-Length", str(len(body)))
         connection.putheader("X-Timeout-Ms", "30000")
         connection.endheaders(body[:10])
-        podman("kill", "--signal", "TERM", started.name)
+        runner("kill", "--signal", "TERM", started.name)
         wait_until(lambda: not answers(f"{started.url}/health"), "the end of new connections")
         connection.send(body[10:])
         assert json.load(connection.getresponse())["model_version"] == version.tag
         connection.close()
-        assert int(podman("wait", started.name)) in (0, 128 + signal.SIGTERM)
+        assert int(runner("wait", started.name)) in (0, 128 + signal.SIGTERM)
 
 
 @pytest.mark.parametrize("is_healthy", [True, False], ids=["when it serves", "while it starts"])
-def test_sigterm_ends_it_without_a_kill(podman: Podman, image: str, is_healthy: bool) -> None:
-    with running(podman, image) as started:
+def test_sigterm_ends_it_without_a_kill(runner: Podman, image: str, is_healthy: bool) -> None:
+    with running(runner, image) as started:
         if is_healthy:
             started.wait_until_healthy()
-        podman("stop", "--time", str(STOP_GRACE_S), started.name)
+        runner("stop", "--time", str(STOP_GRACE_S), started.name)
         assert int(started.inspect("{{.State.ExitCode}}")) in (0, 128 + signal.SIGTERM)

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import HOME, ROOT, environment
 
 LAYERS = [
-    {"errors"},
+    {"errors", "tag"},
     {"settings", "contract", "cost", "logs"},
     {"batching", "cache", "codec", "drift", "monitoring", "runtime", "store"},
     {"admission", "decoding", "version"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from causeway.contract import Array
 from causeway.training.dataset import split
 from causeway.version import ModelVersion
 from tests import tiny
-from tests.conftest import HOME, PATIENCE_S, ROOT, Server, answers, environment, serving, wait_until
+from tests.conftest import HOME, PATIENCE_S, ROOT, Server, answers, environment, free_port, serving, wait_until
 
 
 @cache
@@ -130,6 +131,45 @@ def test_a_bento_serves_the_version_that_it_was_built_with(home: Path, tmp_path:
     tiny.saved()
     with serving(home, tmp_path / "log", bento=bento) as served:
         assert curl(f"{served.url}/health", None)["version"] == older
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("CAUSEWAY_MODEL", "fraud", "CAUSEWAY_MODEL='fraud': must be a model tag, name:version or name:latest\n"),
+        ("CAUSEWAY_WORKRES", "2", "CAUSEWAY_WORKRES is no setting; did you mean CAUSEWAY_WORKERS?\n"),
+        ("CAUSEWAY_MODEL", "nosuch:latest", "The model store has no version nosuch:latest"),
+    ],
+)
+def test_a_setting_that_cannot_be_served_stops_the_service_with_a_sentence(
+    home: Path, variable: str, value: str, words: str
+) -> None:
+    result = served_in_vain(home, variable, value)
+    assert result.returncode == 1
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", [None, "{", ""])
+def test_a_version_that_bentoml_cannot_read_stops_the_service_with_a_sentence(home: Path, content: str | None) -> None:
+    stored = tiny.saved()
+    (stored.path / "model.yaml").unlink()
+    if content is not None:
+        (stored.path / "model.yaml").write_text(content)
+    result = served_in_vain(home, "CAUSEWAY_MODEL", stored.tag)
+    shutil.rmtree(stored.path)
+    assert result.returncode == 1
+    assert f"Version {stored.tag} is refused: BentoML cannot read it" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def served_in_vain(home: Path, variable: str, value: str) -> subprocess.CompletedProcess[str]:
+    """`bentoml serve`, which ends by itself."""
+    command = ["bentoml", "serve", "--host", "127.0.0.1", "--port", str(free_port())]
+    environ = environment(home, **{variable: value})
+    return subprocess.run(
+        command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
 
 
 def test_two_workers_share_the_port(home: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from causeway.errors import InvalidSetting
+from causeway.errors import InvalidSetting, UnknownSetting
 from causeway.settings import Settings
 
 
@@ -38,6 +38,9 @@ def test_each_variable_sets_its_field() -> None:
         ("CAUSEWAY_TIMEOUT_MS", "nan"),
         ("CAUSEWAY_TIMEOUT_MS", "inf"),
         ("CAUSEWAY_MAX_TIMEOUT_MS", "0"),
+        ("CAUSEWAY_MODEL", "Fraud:latest"),
+        ("CAUSEWAY_WORKERS", "1_0"),
+        ("CAUSEWAY_TIMEOUT_MS", "1_000.0"),
         ("CAUSEWAY_LOG_FORMAT", "xml"),
     ],
 )
@@ -46,3 +49,49 @@ def test_a_value_that_means_nothing_is_refused_by_variable_and_value(variable: s
         Settings.from_env({variable: value})
     assert variable in str(refused.value)
     assert repr(value) in str(refused.value)
+
+
+def test_limits_are_told_in_full() -> None:
+    with pytest.raises(InvalidSetting, match=r"must be a whole number from 1 to 10000000$"):
+        Settings.from_env({"CAUSEWAY_MAX_ROWS": "many"})
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"CAUSEWAY_TIMEOUT_MS": "60000"}, "'30000': must be at least CAUSEWAY_TIMEOUT_MS, which is 60000"),
+        ({"CAUSEWAY_MAX_TIMEOUT_MS": "500"}, "'500': must be at least CAUSEWAY_TIMEOUT_MS, which is 1000"),
+    ],
+)
+def test_a_default_timeout_above_the_cap_is_refused(environ: dict[str, str], words: str) -> None:
+    with pytest.raises(InvalidSetting, match=f"CAUSEWAY_MAX_TIMEOUT_MS={words}"):
+        Settings.from_env(environ)
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("CAUSEWAY_WORKER", "CAUSEWAY_WORKERS"),
+        ("CAUSEWAY_MAX_ROW", "CAUSEWAY_MAX_ROWS"),
+        ("CAUSEWAY_TIMEOUT", "CAUSEWAY_TIMEOUT_MS"),
+        ("CAUSEWAY_BODY_BYTES", "CAUSEWAY_MAX_BODY_BYTES"),
+        ("CAUSEWAY_MODELS", "CAUSEWAY_MODEL"),
+    ],
+)
+def test_a_misspelt_variable_is_refused_without_its_value(variable: str, meant: str) -> None:
+    with pytest.raises(UnknownSetting) as refused:
+        Settings.from_env({variable: "5ecret"})
+    assert str(refused.value) == f"{variable} is no setting; did you mean {meant}?"
+
+
+def test_variables_of_others_with_our_prefix_are_none_of_ours() -> None:
+    kubernetes = {
+        "CAUSEWAY_SERVICE_HOST": "10.0.0.1",
+        "CAUSEWAY_SERVICE_PORT": "80",
+        "CAUSEWAY_SERVICE_PORT_HTTP": "80",
+        "CAUSEWAY_PORT": "tcp://10.0.0.1:80",
+        "CAUSEWAY_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "CAUSEWAY_PORT_80_TCP_PROTO": "tcp",
+        "CAUSEWAY_CANARY_PORT_80_TCP_ADDR": "10.0.0.1",
+    }
+    assert Settings.from_env({**kubernetes, "CAUSEWAY_TEAM": "risk"}) == Settings()

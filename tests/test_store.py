@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from bentoml.exceptions import BentoMLException, NotFound
 
 from causeway import store
 from causeway.errors import DigestMismatch, VersionNotFound, VersionRefused
@@ -86,6 +87,18 @@ def test_a_version_whose_metadata_cannot_be_read_is_refused() -> None:
     (stored.path / "model.yaml").write_text("{")
     with pytest.raises(VersionRefused, match="BentoML cannot read it"):
         store.find(stored.tag)
+    shutil.rmtree(stored.path)
+
+
+def test_a_version_that_is_not_there_or_cannot_be_read_is_not_packed_and_not_looked_for_elsewhere() -> None:
+    with pytest.raises(NotFound, match="The model store has no version nosuch:latest"):
+        store.ModelReference("nosuch:latest").to_info()
+    stored = tiny.saved()
+    (stored.path / "model.yaml").unlink()
+    reference = store.ModelReference(stored.tag)
+    for use in (reference.to_info, reference.resolve):
+        with pytest.raises(BentoMLException, match=f"Version {stored.tag} is refused: BentoML cannot read it"):
+            use()
     shutil.rmtree(stored.path)
 
 

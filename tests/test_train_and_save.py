@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,53 @@ def test_a_second_call_for_what_is_missing_trains_nothing(home: Path) -> None:
     assert tags() == before
 
 
+@pytest.fixture
+def damaged(home: Path) -> Iterator[store.StoredVersion]:
+    """A newest version that must not serve; removed afterwards."""
+    stored = store.find("fraud:latest")
+    files = {name: stored.read(name) for name in stored.metadata["files"]}
+    newer = store.find(store.save("fraud", files, labels={}, metadata={}))
+    yield newer
+    shutil.rmtree(newer.path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        (
+            "model.onnx",
+            "x",
+            "model.onnx is not what was saved (SHA-256 differs). Restore it, or remove its folder",
+        ),
+        ("model.yaml", "{", "BentoML cannot read it: while parsing a flow node expected the node content"),
+        ("model.yaml", None, "BentoML cannot read it: Failed to load bento model because it does not contain"),
+    ],
+)
+def test_a_damaged_version_stops_what_would_train_if_there_were_none(
+    home: Path, damaged: store.StoredVersion, file: str, content: str | None, words: str
+) -> None:
+    (damaged.path / file).unlink()
+    if content is not None:
+        (damaged.path / file).write_text(content)
+    result = train(home, "gradient_boosting", "--if-missing")
+    assert result.returncode == 1
+    assert words in result.stderr
+    assert "Training" not in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_first_run_says_what_it_does_and_writes_down_what_it_saved(checkout: Path, tmp_path: Path) -> None:
+    family = BROKEN.format(maximum="1.0", artifact="sklearn_to_onnx(trained.model, 1)")
+    (checkout / "models" / "broken.py").write_text(family)
+    tag_file = tmp_path / "tag"
+    for first_line in ("The model store has no version of broken yet", "is in the store already"):
+        result = train(tmp_path, "broken", "--if-missing", "--tag-file", str(tag_file), folder=checkout)
+        assert result.returncode == 0, result.stderr
+        assert first_line in result.stderr.splitlines()[0]
+        name, version = tag_file.read_text().strip().split(":")
+        assert (tmp_path / "models" / name / version).is_dir()
+
+
 def test_training_on_a_csv_twice_gives_the_same_model_to_the_last_bit(csv: Path, tmp_path: Path) -> None:
     digests = set()
     for run in ("first", "second"):
@@ -87,9 +135,9 @@ def test_training_on_a_csv_twice_gives_the_same_model_to_the_last_bit(csv: Path,
     ("arguments", "words"),
     [
         (["nosuchfamily"], "No model family 'nosuchfamily'; there are: gradient_boosting"),
-        (["gradient_boosting", "--set", "depth=3"], "No hyper-parameter in 'depth=3'; there are: "),
+        (["gradient_boosting", "--set", "depth=3"], "--set depth=3: no such hyper-parameter; there are: max_iter"),
         (["gradient_boosting", "--data", "nosuch.csv", "--label", "y"], "There is no file nosuch.csv"),
-        (["gradient_boosting", "--data", "OWN", "--label", "TX_FRAUD"], "lacks 1 columns: TX_FRAUD"),
+        (["gradient_boosting", "--data", "OWN", "--label", "TX_FRAUD"], "lacks 1 column: TX_FRAUD"),
         (
             ["gradient_boosting", "--data", "OWN", "--label", "TX_DURING_NIGHT"],
             "TX_DURING_NIGHT is an input",
@@ -98,7 +146,7 @@ def test_training_on_a_csv_twice_gives_the_same_model_to_the_last_bit(csv: Path,
             ["gradient_boosting", "--data", "OWN", "--label", "IS_FRAUD", "--delay-days", "60"],
             "The table spans 50",
         ),
-        (["gradient_boosting", "--data", "OWN", "--label", "TERMINAL_ID"], "Label TERMINAL_ID must be 0 or 1"),
+        (["gradient_boosting", "--data", "OWN", "--label", "TERMINAL_ID"], "Label TERMINAL_ID: "),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is_fitted(
@@ -195,6 +243,29 @@ def test_a_family_that_does_not_keep_its_contract_saves_nothing(
     assert result.returncode == returncode, result.stderr
     assert words in result.stderr
     assert len(list((tmp_path / "models").glob("broken/*/model.yaml"))) == 1 - returncode
+
+
+def test_ctrl_c_ends_training_with_one_line_and_nothing_saved(checkout: Path, tmp_path: Path) -> None:
+    family = BROKEN.format(maximum="1.0", artifact="__import__('signal').raise_signal(2)")
+    (checkout / "models" / "broken.py").write_text(family)
+    result = train(tmp_path, "broken", folder=checkout)
+    assert result.returncode == 130
+    assert result.stderr.splitlines()[-1] == "Interrupted; nothing was saved"
+    assert "Traceback" not in result.stderr
+    assert not list((tmp_path / "models").glob("broken/*"))
+
+
+@pytest.mark.parametrize("name", ["'My model'", "'Broken'", "''", "'x' * 64", "None"])
+def test_a_name_that_cannot_be_saved_is_refused_before_anything_is_fitted(
+    checkout: Path, tmp_path: Path, name: str
+) -> None:
+    (checkout / "models" / "broken.py").write_text(
+        BROKEN.replace('"broken"', name).format(maximum="1.0", artifact="b''")
+    )
+    result = train(tmp_path, "broken", folder=checkout)
+    assert result.returncode == 1
+    assert "models/broken.py has NAME = " in result.stderr
+    assert "Training" not in result.stderr
 
 
 def test_a_file_that_cannot_be_imported_is_told_by_name_and_stands_in_nobody_s_way(checkout: Path, home: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,8 +18,13 @@ from causeway.contract import Array, Contract
 from causeway.errors import BadRequest, TableRefused
 
 MIN_ROWS = 100
-MIN_POSITIVES = 10
+MIN_PER_LABEL = 10
 """Fewer rows, or fewer of either label, in the training or the test part give metrics that mean nothing."""
+TEST_SHARE = 0.25
+PARTS = 4
+"""A table must have this many times as much, for its smaller part to have enough: 1 / `TEST_SHARE`."""
+
+_ISO_8601 = "write times in ISO 8601, as in 2024-01-31 09:30:00"
 
 
 class Classifier(Protocol):
@@ -79,12 +85,12 @@ class Dataset:
         missing = [name for name in (*contract.names, label) if name not in table.columns]
         if missing:
             raise TableRefused(
-                f"{source} lacks {len(missing)} columns: {', '.join(missing)}. "
-                "Add them under these names; the label's name is given with --label",
+                f"{source} lacks {_count(len(missing), 'column')}: {', '.join(missing)}; add what is missing under "
+                "the contract's names, and name the label with --label",
                 missing=missing,
             )
         y = _labels(table[label], label)
-        _enough(y, "The table")
+        _enough(y, "The table", PARTS)
         return cls(
             contract,
             _features(contract, table),
@@ -145,19 +151,20 @@ class Split:
     how: str
 
 
-def split(data: Dataset, *, delay_days: int = 7, test_days: int = 7, test_share: float = 0.25, seed: int = 0) -> Split:
+def split(data: Dataset, *, delay_days: int = 7, test_days: int = 7, seed: int = 0) -> Split:
     """By time where the data has it, otherwise stratified.
 
     By time: the last `test_days` are the test, the `delay_days` before them are left out because their labels would
     not be known yet, everything before is for training. Test rows of an entity that was already known to be positive
     (a positive row more than `delay_days` before) are left out, day by day, as in Le Borgne et al., Reproducible
-    Machine Learning for Credit Card Fraud Detection (2022), chapter 3. Stratified: a random `test_share` of each label.
+    Machine Learning for Credit Card Fraud Detection (2022), chapter 3. Stratified: a random `TEST_SHARE` of each label.
     Raises `TableRefused` if a part has too few rows or labels.
     """
     if data.time is None:
-        train, test = train_test_split(np.arange(len(data)), test_size=test_share, stratify=data.y, random_state=seed)
+        _enough(data.y, "The table", PARTS)
+        train, test = train_test_split(np.arange(len(data)), test_size=TEST_SHARE, stratify=data.y, random_state=seed)
         result = Split(
-            data.take(np.sort(train)), data.take(np.sort(test)), f"stratified, {test_share:.0%} of the rows for testing"
+            data.take(np.sort(train)), data.take(np.sort(test)), f"stratified, {TEST_SHARE:.0%} of the rows for testing"
         )
     else:
         result = _split_by_time(data, data.time, delay_days, test_days)
@@ -189,14 +196,16 @@ def _features(contract: Contract, table: pd.DataFrame) -> Array:
     columns = []
     for name in contract.names:
         column = _numbers(table[name])
-        if np.isnan(column).any():
-            n = int(np.isnan(column).sum())
-            raise TableRefused(f"Column {name} has {n} values that are missing or not numbers; fill or drop these rows")
+        bad = np.isnan(column)
+        if bad.any():
+            found = _found(table[name], bad)
+            raise TableRefused(f"Column {name}: {found} no finite number; fill these rows or drop them")
         columns.append(column)
     try:
         return contract.from_array(np.column_stack(columns))
     except BadRequest as exc:
-        raise TableRefused(f"{exc.message}; correct the table, or the contract in models/") from exc
+        got = _shown(table[exc.name].iloc[exc.row])
+        raise TableRefused(f"{exc.message}, not {got}; correct the table, or the contract in models/") from exc
 
 
 def _numbers(column: pd.Series[Any]) -> NDArray[np.float64]:
@@ -209,41 +218,61 @@ def _numbers(column: pd.Series[Any]) -> NDArray[np.float64]:
 
 def _labels(column: pd.Series[Any], label: str) -> NDArray[np.int8]:
     values = _numbers(column)
-    if not np.isin(values, (0, 1)).all():
-        raise TableRefused(f"Label {label} must be 0 or 1 in every row; map its values to these")
+    bad = ~np.isin(values, (0, 1))
+    if bad.any():
+        raise TableRefused(f"Label {label}: {_found(column, bad)} neither 0 nor 1; map them to these")
     return values.astype(np.int8)
 
 
 def _times(column: pd.Series[Any], name: str) -> NDArray[np.datetime64]:
     """Wall-clock times; with several zones in one column, all of them in UTC."""
     if pd.api.types.is_numeric_dtype(column):
-        raise TableRefused(f"Column {name} holds numbers, not times; write them as YYYY-MM-DD HH:MM:SS")
+        raise TableRefused(f"Column {name} holds numbers, not times; {_ISO_8601}")
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         column = column.dt.tz_localize(None)
     times = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601").dt.tz_localize(None)
-    if times.isna().any():
-        raise TableRefused(f"Column {name} has {int(times.isna().sum())} values that are not times; correct them")
+    bad = times.isna().to_numpy()
+    if bad.any():
+        raise TableRefused(f"Column {name}: {_found(column, bad)} no time; {_ISO_8601}")
     return times.to_numpy(dtype="datetime64[s]")
 
 
 def _entities(column: pd.Series[Any], name: str) -> NDArray[np.int64]:
     """The entities as whole numbers, in the order in which they first come."""
-    if column.isna().any():
-        raise TableRefused(
-            f"Column {name} has {int(column.isna().sum())} missing values; fill them, or drop the column"
-        )
+    bad = column.isna().to_numpy()
+    if bad.any():
+        raise TableRefused(f"Column {name}: {_found(column, bad)} missing; fill them, or drop the column")
     try:
         return pd.factorize(column)[0].astype(np.int64)
     except TypeError as exc:
         raise TableRefused(f"Column {name} must hold numbers or texts that tell entities apart") from exc
 
 
-def _enough(y: NDArray[np.int8], what: str) -> None:
-    positives = int(y.sum())
-    if len(y) < MIN_ROWS:
-        raise TableRefused(f"{what} has {len(y)} rows; at least {MIN_ROWS} are needed, so bring more data")
-    if positives in (0, len(y)):
+def _enough(y: NDArray[np.int8], what: str, parts: int = 1) -> None:
+    """Refuses labels too few to be `parts` parts that are enough each."""
+    of_label = [int((y == label).sum()) for label in (0, 1)]
+    if len(y) < MIN_ROWS * parts:
+        raise TableRefused(f"{what} has {_count(len(y), 'row')}; bring at least {MIN_ROWS * parts}")
+    if 0 in of_label:
         raise TableRefused(f"{what} has the same label in all {len(y)} rows; bring rows of both labels")
-    if min(positives, len(y) - positives) < MIN_POSITIVES:
-        few = min(positives, len(y) - positives)
-        raise TableRefused(f"{what} has only {few} rows of one label; bring at least {MIN_POSITIVES}")
+    if min(of_label) < MIN_PER_LABEL * parts:
+        few = _count(min(of_label), "row")
+        raise TableRefused(f"{what} has only {few} of one label; bring at least {MIN_PER_LABEL * parts}")
+
+
+def _found(column: pd.Series[Any], bad: NDArray[np.bool_]) -> str:
+    """How many values are `bad` and the first of them: '3 values, the first in row 7 ('much'), are'."""
+    row = int(np.argmax(bad))
+    value = _shown(column.iloc[row])
+    if bad.sum() == 1:
+        return f"the value in row {row} ({value}) is"
+    return f"{int(bad.sum())} values, the first in row {row} ({value}), are"
+
+
+def _shown(value: object) -> str:
+    """A value for a message: short, and a text in quotes."""
+    return reprlib.repr(value) if isinstance(value, str) else str(value)[:50]
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

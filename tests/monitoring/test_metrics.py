@@ -48,7 +48,7 @@ def test_each_answer_is_counted_by_endpoint_and_status() -> None:
 
 @pytest.fixture(scope="module")
 def watched(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Two workers. Not the shared server: BentoML empties the metrics' folder whenever another one starts beside it."""
+    """Two workers, and nobody else who calls them."""
     with serving(home, tmp_path_factory.mktemp("watched") / "log", CAUSEWAY_WORKERS="2") as running:
         scraped(running)  # which is counted from here on
         yield running

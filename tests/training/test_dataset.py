@@ -5,10 +5,12 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from causeway.contract import Contract, Feature, Output
 from causeway.errors import TableRefused
-from causeway.training.dataset import MIN_POSITIVES, MIN_ROWS, Dataset, split
+from causeway.training.dataset import MIN_PER_LABEL, MIN_ROWS, Dataset, split
 
 CONTRACT = Contract((Feature("amount", minimum=0), Feature("night", "integer", 0, 1)), Output("p"))
 
@@ -51,26 +53,38 @@ def test_times_with_a_zone_and_entities_by_name_are_taken_like_those_without() -
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda t: t.drop(columns=["amount", "night"]), "lacks 2 columns: amount, night"),
-        (lambda t: t.drop(columns="label"), "lacks 1 columns: label"),
+        (lambda t: t.drop(columns=["amount", "night"]), "lacks 2 columns: amount, night; add"),
+        (lambda t: t.drop(columns="label"), "lacks 1 column: label; add"),
         (lambda t: t.assign(label=0), "same label in all 1200 rows; bring rows of both labels"),
         (lambda t: t.assign(label=1), "same label in all 1200 rows"),
-        (lambda t: t.assign(label=2), "must be 0 or 1"),
-        (lambda t: t.assign(label="fraud"), "must be 0 or 1"),
-        (lambda t: t.assign(label=[None, *t["label"][1:]]), "must be 0 or 1"),
-        (lambda t: t.head(MIN_ROWS - 1), f"has {MIN_ROWS - 1} rows; at least {MIN_ROWS} are needed"),
+        (lambda t: t.assign(label=2), r"Label label: 1200 values, the first in row 0 \(2\), are neither 0 nor 1; map"),
+        (lambda t: t.assign(label="fraud"), r"the first in row 0 \('fraud'\), are neither 0 nor 1"),
+        (lambda t: t.assign(label=[0, None, *t["label"][2:]]), r"the value in row 1 \(None\) is neither 0 nor 1"),
+        (lambda t: t.head(399), "has 399 rows; bring at least 400"),
         (lambda t: t.head(0), "has 0 rows"),
         (
             lambda t: t.assign(label=[1, *[0] * (len(t) - 1)]),
-            f"only 1 rows of one label; bring at least {MIN_POSITIVES}",
+            "only 1 row of one label; bring at least 40",
         ),
-        (lambda t: t.assign(amount="much"), "Column amount has 1200 values that are missing or not numbers"),
-        (lambda t: t.assign(amount=[np.nan, *t["amount"][1:]]), "Column amount has 1 values that are missing"),
-        (lambda t: t.assign(amount=-1.0), r"column 0 \(amount\) must be between 0 and"),
-        (lambda t: t.assign(amount=np.inf), r"column 0 \(amount\) must be a finite number"),
-        (lambda t: t.assign(night=0.5), r"column 1 \(night\) must be a whole number"),
-        (lambda t: t.assign(card=[None, *t["card"][1:]]), "Column card has 1 missing values; fill them, or drop"),
-        (lambda t: t.assign(when="yesterday"), "Column when has 1200 values that are not times"),
+        (
+            lambda t: t.assign(amount="much"),
+            r"Column amount: 1200 values, the first in row 0 \('much'\), are no finite",
+        ),
+        (
+            lambda t: t.assign(amount=[1, np.nan, *t["amount"][2:]]),
+            r"the value in row 1 \(nan\) is no finite number; fill",
+        ),
+        (lambda t: t.assign(amount=-1.0), r"column 0 \(amount\) must be between 0 and .*, not -1.0; correct the table"),
+        (lambda t: t.assign(amount=np.inf), r"column 0 \(amount\) must be a finite number, not inf"),
+        (lambda t: t.assign(night=0.5), r"column 1 \(night\) must be a whole number, not 0.5"),
+        (
+            lambda t: t.assign(card=[1, None, *t["card"][2:]]),
+            r"Column card: the value in row 1 \(nan\) is missing; fill",
+        ),
+        (lambda t: t.assign(when="yesterday"), r"the first in row 0 \('yesterday'\), are no time; write times in ISO"),
+        (lambda t: t.assign(when=[*t["when"][1:].astype(str), "soon"]), r"the value in row 1199 \('soon'\) is no time"),
+        (lambda t: t.assign(when=7), "Column when holds numbers, not times; write times in ISO 8601"),
+        (lambda t: t.assign(amount="x" * 1000), r"in row 0 \('x{12}\.\.\.x{13}'\)"),
     ],
 )
 def test_a_table_that_cannot_be_learnt_from_is_refused_with_what_to_do(change, words) -> None:  # type: ignore[no-untyped-def]
@@ -118,6 +132,21 @@ def test_without_times_the_split_is_stratified_and_loses_no_row() -> None:
     assert len(parts.train) + len(parts.test) == len(data)
     assert parts.train.y.mean() == pytest.approx(parts.test.y.mean(), abs=0.01)
     np.testing.assert_array_equal(split(data, seed=1).test.X, parts.test.X)
+
+
+@given(n=st.integers(400, 1000), label=st.sampled_from([0, 1]), few=st.integers(40, 200), seed=st.integers(0, 9))
+def test_as_many_rows_as_a_refusal_asks_for_are_enough(n: int, label: int, few: int, seed: int) -> None:
+    y = np.full(n, 1 - label, np.int8)
+    y[:few] = label
+    parts = split(Dataset(CONTRACT, np.zeros((n, 2), np.float32), y, "just enough"), seed=seed)
+    for part in (parts.train, parts.test):
+        assert len(part) >= MIN_ROWS
+        assert min(part.y.sum(), (1 - part.y).sum()) >= MIN_PER_LABEL
+
+
+def test_a_family_s_own_data_are_refused_with_the_same_number() -> None:
+    with pytest.raises(TableRefused, match="The table has 399 rows; bring at least 400"):
+        split(Dataset(CONTRACT, np.zeros((399, 2), np.float32), np.arange(399, dtype=np.int8) % 2, "too few"))
 
 
 def test_a_part_without_enough_positives_is_refused() -> None:
