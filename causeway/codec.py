@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable, Iterator
+import struct
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -43,6 +45,7 @@ class Decoder:
             "Body",
             [("features", features_type | None, None), ("rows", list[row] | None, None)],  # type: ignore[valid-type]
         )
+        self._pack = struct.Struct(f"={contract.width}f").pack
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(body).decode
 
     def __call__(self, body: bytes, max_rows: int) -> Array:
@@ -65,7 +68,9 @@ class Decoder:
             features = [msgspec.structs.astuple(row) for row in rows]
         if not features:
             raise errors.NoRows()
-        return np.array(features, dtype=np.float32)
+        pack = self._pack
+        packed = b"".join([pack(*row) for row in features])  # in a third of the time that np.array takes
+        return np.frombuffer(packed, dtype=np.float32).reshape(-1, self.contract.width)
 
 
 def _value_type(feature: Feature) -> Any:
@@ -94,19 +99,30 @@ def answer(
     }
 
 
-def encode(answer: dict[str, Any]) -> bytes:
-    """`answer` as JSON; each prediction is the shortest decimal that reads back as the same 32-bit float."""
-    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+class Encoder:
+    """Predictions to the 200 answer of one version in one role, the same object as `answer`, as JSON."""
+
+    def __init__(self, model_version: str, variant: str) -> None:
+        names = (orjson.dumps(name).replace(b"%", b"%%") for name in (model_version, variant))
+        form = b'{"predictions":%%b,"model_version":%b,"latency_ms":%%.3f,"request_id":%%b,"variant":%b}'
+        self._form = form % tuple(names)
+
+    def __call__(self, predictions: Array, request_id: str, latency_ms: float) -> bytes:
+        """The answer; each prediction is the shortest decimal that reads back as the same 32-bit float."""
+        return self._form % (encode(predictions), latency_ms, orjson.dumps(request_id))
+
+    async def large(self, predictions: Array, request_id: str, latency_ms: float) -> bytes:
+        """The same for many rows; other requests go on between pieces of it."""
+        pieces = []
+        for start in range(0, len(predictions), PIECE_ROWS):
+            pieces.append(encode(predictions[start : start + PIECE_ROWS])[1:-1])
+            await asyncio.sleep(0)
+        return self._form % (b"[" + b",".join(pieces) + b"]", latency_ms, orjson.dumps(request_id))
 
 
-def encode_pieces(answer: dict[str, Any]) -> Iterator[bytes]:
-    """The same in pieces, none of which takes long to make."""
-    predictions, rest = answer["predictions"], {name: answer[name] for name in answer if name != "predictions"}
-    yield b'{"predictions":['
-    for start in range(0, len(predictions), PIECE_ROWS):
-        piece = np.ascontiguousarray(predictions[start : start + PIECE_ROWS])
-        yield (b"," if start else b"") + orjson.dumps(piece, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
-    yield b"]," + orjson.dumps(rest)[1:]
+def encode(predictions: Array) -> bytes:
+    """(n_rows, output width) as a JSON array of arrays."""
+    return orjson.dumps(predictions, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _explain(value: Any, contract: Contract, max_rows: int) -> errors.Refusal:

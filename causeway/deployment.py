@@ -10,6 +10,7 @@ from typing import Protocol
 from causeway import admission, batching, errors, logs, store
 from causeway.batching import Batcher, Job, Priority, Scored
 from causeway.cache import ResponseCache
+from causeway.codec import Encoder
 from causeway.contract import Array
 from causeway.cost import Cost
 from causeway.settings import Settings
@@ -33,6 +34,7 @@ class Variant:
         self.role = role
         self.version = version
         self.batcher = Batcher(version.predict, Cost(version.cost.fixed_s, version.cost.per_unit_s), observer)
+        self.encode = Encoder(version.tag, role)
         self._observer = observer
         self._cache = ResponseCache(cache_bytes) if cache_bytes else None
 

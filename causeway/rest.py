@@ -47,6 +47,10 @@ LINGER_IDLE_S = 1.0
 A sender that is cut off at once finds a reset connection and never reads the refusal."""
 
 
+LONG_S = 0.002
+"""After so long it is worth asking whether the client is still there; asking takes a microsecond."""
+
+
 class Rest:
     """ASGI application: answers our paths, hands BentoML's on, refuses the rest."""
 
@@ -122,7 +126,8 @@ class Rest:
         asked = RequestHeaders.parse(request.headers, settings)
         deadline = request.started + asked.timeout_ms / 1000
         variant = self._deployment.champion
-        admission.admit(variant.batcher, 1, deadline - time.perf_counter(), asked.timeout_ms)
+        if not variant.batcher.is_idle:  # the queue alone may be too long: the body need not be read
+            admission.admit(variant.batcher, 1, deadline - time.perf_counter(), asked.timeout_ms)
         task = self._reading.begin(deadline)
         try:
             pieces = await request.pieces(settings.max_body_bytes)
@@ -136,9 +141,11 @@ class Rest:
         ready = time.perf_counter()
         if ready > deadline:
             raise errors.DeadlineExceeded(asked.timeout_ms)
+        if ready - request.started > LONG_S and request.is_gone():
+            raise ClientGone()
         latency_ms = (ready - request.started) * 1000
-        answer = codec.answer(scored.predictions, variant.version.tag, variant.role, request.id, latency_ms)
-        body = codec.encode(answer) if len(X) <= codec.PIECE_ROWS else await _encode_large(answer)
+        answer = (scored.predictions, request.id, latency_ms)
+        body = variant.encode(*answer) if len(X) <= codec.PIECE_ROWS else await variant.encode.large(*answer)
         timing = _server_timing(decoded - arrived, scored, time.perf_counter() - ready)
         return Answer(200, body, (_CONTENT_JSON, _length(body), (b"x-request-id", request.id.encode()), timing))
 
@@ -246,6 +253,16 @@ class Request:
             if size > limit_bytes:
                 raise errors.BodyTooLarge(limit_bytes)
         return pieces
+
+    def is_gone(self) -> bool:
+        """Whether the client is known to have hung up; for a request whose body has been read."""
+        message = self.receive().__await__()
+        try:
+            next(message)
+        except StopIteration as received:
+            return bool(received.value["type"] == "http.disconnect")
+        message.close()  # there is none yet
+        return False
 
     async def gone(self) -> Exception:
         """Returns once the client has hung up; for a request whose body has been read."""
@@ -390,15 +407,6 @@ def _json(status: int, body: bytes, request_id: str, *extra: tuple[bytes, bytes]
 
 def _length(body: bytes) -> tuple[bytes, bytes]:
     return b"content-length", b"%d" % len(body)
-
-
-async def _encode_large(answer: dict[str, Any]) -> bytes:
-    """The answer as JSON; other requests go on meanwhile."""
-    pieces = []
-    for piece in codec.encode_pieces(answer):
-        pieces.append(piece)
-        await asyncio.sleep(0)
-    return b"".join(pieces)
 
 
 def _server_timing(decode_s: float, scored: Scored, encode_s: float) -> tuple[bytes, bytes]:

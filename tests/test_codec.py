@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from typing import Any
@@ -15,6 +16,7 @@ from causeway import codec, errors
 from causeway.contract import Array, Contract, Feature, Output
 from tests.test_contract import SMALL, json_values, named, numbers, told, valid_rows
 
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 MAX_ROWS = 5
 ROW = [12.5, 1.0, 0.05, -3.0]
 GOOD = json.dumps({"features": [ROW]})
@@ -242,13 +244,27 @@ def test_the_most_rows_that_are_allowed_are_decoded_in_both_forms() -> None:
 @given(st.lists(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=2, max_size=2)))
 def test_predictions_read_back_as_the_same_32_bit_floats(predictions: list[list[float]]) -> None:
     array = np.array(predictions, dtype=np.float32).reshape(-1, 2)
-    answer = json.loads(codec.encode(codec.answer(array, "m:1", "champion", "id", 1.23456)))
+    answer = json.loads(codec.Encoder("m:1", "champion")(array, "id", 1.23456))
+    assert answer.keys() == codec.answer([], "m:1", "champion", "id", 1.23456).keys()
     read = np.array(answer["predictions"], dtype=np.float32).reshape(-1, 2)
     assert read.tobytes() == array.tobytes()
     assert answer["latency_ms"] == 1.235
 
 
 def test_a_prediction_is_written_in_its_shortest_form() -> None:
-    answer = codec.answer(np.array([[0.1]], dtype=np.float32), "m:1", "champion", "id", 1)
-    assert b'"predictions":[[0.1]]' in codec.encode(answer)
-    assert math.isclose(json.loads(codec.encode(answer))["predictions"][0][0], 0.1, rel_tol=1e-9)
+    answer = codec.Encoder("m:1", "champion")(np.array([[0.1]], dtype=np.float32), "id", 1)
+    assert b'"predictions":[[0.1]]' in answer
+    assert math.isclose(json.loads(answer)["predictions"][0][0], 0.1, rel_tol=1e-9)
+
+
+@given(TEXT, TEXT, TEXT)
+def test_whatever_the_names_are_an_answer_is_json(model_version: str, variant: str, request_id: str) -> None:
+    answer = codec.Encoder(model_version, variant)(np.zeros((1, 1), np.float32), request_id, 0.5)
+    assert json.loads(answer) == codec.answer([[0.0]], model_version, variant, request_id, 0.5)
+
+
+@pytest.mark.parametrize("n_rows", [1, codec.PIECE_ROWS, 2 * codec.PIECE_ROWS + 1])
+def test_a_large_answer_is_the_same_as_in_one_piece(n_rows: int) -> None:
+    encode = codec.Encoder("m:1", "champion")
+    predictions = np.random.default_rng(0).random((n_rows, 2), dtype=np.float32)
+    assert asyncio.run(encode.large(predictions, "id", 1.5)) == encode(predictions, "id", 1.5)
