@@ -231,8 +231,12 @@ class Batcher:
         batch, self._in_thread = self._in_thread, None
         assert batch is not None
         ended = self._clock()
-        self._next(DRAINED)  # the engine goes on while answers are written
+        stays_in_thread = not self._runs_on_loop
+        if stays_in_thread:
+            self._next(DRAINED)  # the engine goes on while answers are written
         self._done(batch, computing.result(), ended)
+        if not stays_in_thread:  # batches are done in their order: a split job is whole when its last rows are
+            self._next(DRAINED)
 
     def _take(self, reason: str) -> Batch | None:
         """The next batch, None where nothing waits: jobs in their order, what has expired or was dropped left out."""
