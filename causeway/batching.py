@@ -76,7 +76,7 @@ class Poisoned(Exception):
 class Job:
     """The rows of one request on their way; await its `future`."""
 
-    __slots__ = ("X", "compute_s", "deadline", "future", "may_wait", "predictions", "submitted", "taken")
+    __slots__ = ("X", "compute_s", "deadline", "future", "is_guilty", "may_wait", "predictions", "submitted", "taken")
 
     def __init__(self, X: Array, deadline: float, future: asyncio.Future[Scored], submitted: float) -> None:
         self.X = X
@@ -86,6 +86,7 @@ class Job:
         self.submitted = submitted
         self.may_wait = False
         """Whether it waits long enough for its deadline to pass, or its client to leave, meanwhile."""
+        self.is_guilty = False
         self.taken = 0
         """Rows that are computed or being computed."""
         self.compute_s = 0.0
@@ -326,6 +327,9 @@ class Batcher:
         return job.predictions if stop == len(job.X) else None
 
     def _blame(self, job: Job, exc: Exception) -> None:
+        if job.is_guilty:  # of another part already, while this one was in the thread
+            return
+        job.is_guilty = True
         self._observer.poisoned()
         reason = Poisoned()
         reason.__cause__ = exc
