@@ -286,6 +286,7 @@ class Batcher:
             predictions = self._predict(
                 parts[0].rows() if len(parts) == 1 else np.concatenate([part.rows() for part in parts])
             )
+            is_finite = np.isfinite(predictions).all()
         except Exception as exc:
             if len(parts) == 1:
                 return [exc]
@@ -296,7 +297,7 @@ class Batcher:
         for _, start, stop in parts:
             outcomes.append(predictions[first : first + stop - start])
             first += stop - start
-        return outcomes if np.isfinite(predictions).all() else [_finite(outcome) for outcome in outcomes]
+        return outcomes if is_finite else [_finite(outcome) for outcome in outcomes]
 
     def _done(self, batch: Batch, outcomes: Sequence[Outcome], ended: float) -> None:
         """Tells the jobs, and learns what the batch cost."""
