@@ -30,6 +30,10 @@ LOOP_BUDGET_S = 0.002
 THREAD_BUDGET_S = 0.050
 """A batch in a thread takes no longer than this where its rows allow: so long does a newcomer wait for its end."""
 
+DEAR_ROWS = 2.0
+"""Where one row takes most of that time, a batch takes as long as this many: else a model whose cost hardly grows with
+the rows, as on a GPU, would compute them one by one, and never be seen with more."""
+
 BULK_SHARE = 0.1
 """The share of rows that bulk requests get at least while interactive ones would take them all."""
 
@@ -208,7 +212,7 @@ class Batcher:
 
     @property
     def _budget_s(self) -> float:
-        return LOOP_BUDGET_S if self._runs_on_loop else THREAD_BUDGET_S
+        return LOOP_BUDGET_S if self._runs_on_loop else max(THREAD_BUDGET_S, DEAR_ROWS * self.cost.seconds(1))
 
     def _next(self, reason: str) -> None:
         """Takes a batch and computes it here, or begins to in the thread."""
