@@ -280,7 +280,8 @@ class Batcher:
         if job.taken < len(job.X):
             queue.append(job)
         if queue is self._bulk:
-            self._bulk_credit = max(0.0, self._bulk_credit - n_rows)
+            # A debt where the part was larger than the credit; none where nobody else asked.
+            self._bulk_credit = self._bulk_credit - n_rows if self._interactive else 0.0
         elif self._bulk:
             self._bulk_credit += n_rows * BULK_SHARE / (1 - BULK_SHARE)
 
