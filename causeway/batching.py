@@ -80,9 +80,11 @@ class Poisoned(Exception):
 class Job:
     """The rows of one request on their way; await its `future`."""
 
-    __slots__ = ("X", "compute_s", "deadline", "future", "is_guilty", "may_wait", "predictions", "submitted", "taken")
+    __slots__ = ("X", "compute_s", "deadline", "future", "is_bulk", "is_guilty", "may_wait", "predictions", "submitted", "taken")
 
-    def __init__(self, X: Array, deadline: float, future: asyncio.Future[Scored], submitted: float) -> None:
+    def __init__(
+        self, X: Array, deadline: float, future: asyncio.Future[Scored], submitted: float, is_bulk: bool
+    ) -> None:
         self.X = X
         self.deadline = deadline
         """In seconds on the batcher's clock, as `submitted`."""
@@ -90,6 +92,7 @@ class Job:
         self.submitted = submitted
         self.may_wait = False
         """Whether it waits long enough for its deadline to pass, or its client to leave, meanwhile."""
+        self.is_bulk = is_bulk
         self.is_guilty = False
         self.taken = 0
         """Rows that are computed or being computed."""
@@ -146,6 +149,7 @@ class Batcher:
         self._bulk: deque[Job] = deque()
         self._bulk_credit = 0.0
         self._waiting_rows = 0
+        self._waiting_bulk_rows = 0
         self._is_scheduled = False
         self._in_thread: Batch | None = None
         self._last_ended = clock()
@@ -158,9 +162,9 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         now = self._clock()
-        job = Job(X, deadline, loop.create_future(), now)
-        (self._interactive if priority == "interactive" else self._bulk).append(job)
-        self._waiting_rows += len(X)
+        job = Job(X, deadline, loop.create_future(), now, priority == "bulk")
+        (self._bulk if job.is_bulk else self._interactive).append(job)
+        self._wait(job, len(X))
         if self._in_thread is not None or self.cost.seconds(self._waiting_rows) > LOOP_BUDGET_S:
             job.may_wait = True
             timer = loop.call_later(deadline - now, self.drop, job, Expired())
@@ -174,13 +178,16 @@ class Batcher:
     def drop(self, job: Job, reason: BaseException) -> None:
         """Ends a job early; its rows that are not being computed will not be."""
         if not job.future.done():
-            self._waiting_rows -= len(job.X) - job.taken
+            self._wait(job, job.taken - len(job.X))
             job.taken = len(job.X)
             job.future.set_exception(reason)
 
-    def wait_s(self, n_rows: int) -> float:
-        """Predicted seconds until `n_rows` more would be done, after all that waits and is being computed."""
-        rows = self._waiting_rows + n_rows
+    def wait_s(self, n_rows: int, priority: Priority = "interactive") -> float:
+        """Predicted seconds until `n_rows` more would be done, after what is being computed and what goes before."""
+        rows = float(self._waiting_rows + n_rows)
+        if priority == "interactive":
+            interactive = rows - self._waiting_bulk_rows
+            rows = min(rows, interactive / (1 - BULK_SHARE))
         at_once_s = self.cost.seconds(rows)
         if at_once_s < LOOP_BUDGET_S and self._in_thread is None:
             return at_once_s
@@ -257,7 +264,7 @@ class Batcher:
                 self.drop(job, Expired())
             if job.future.done():
                 queue.popleft()
-                self._waiting_rows -= len(job.X) - job.taken  # none, unless its caller was cancelled
+                self._wait(job, job.taken - len(job.X))  # none, unless its caller was cancelled
                 continue
             n_rows = min(len(job.X) - job.taken, limit - batch.n_rows)
             if n_rows == 0:
@@ -276,7 +283,7 @@ class Batcher:
         batch.parts.append(Part(job, job.taken, job.taken + n_rows))
         batch.n_rows += n_rows
         job.taken += n_rows
-        self._waiting_rows -= n_rows
+        self._wait(job, -n_rows)
         if job.taken < len(job.X):
             queue.append(job)
         if queue is self._bulk:
@@ -331,6 +338,12 @@ class Batcher:
             job.predictions = np.empty((len(job.X), outcome.shape[1]), dtype=outcome.dtype)
         job.predictions[start:stop] = outcome
         return job.predictions if stop == len(job.X) else None
+
+    def _wait(self, job: Job, n_rows: int) -> None:
+        """Counts so many more rows of a job as waiting; fewer where negative."""
+        self._waiting_rows += n_rows
+        if job.is_bulk:
+            self._waiting_bulk_rows += n_rows
 
     def _blame(self, job: Job, exc: Exception) -> None:
         if job.is_guilty:  # of another part already, while this one was in the thread

@@ -122,7 +122,7 @@ class Rest:
         asked = RequestHeaders.parse(request.headers, settings)
         deadline = request.started + asked.timeout_ms / 1000
         variant = self._deployment.champion
-        admission.admit(variant.batcher, 1, deadline - time.perf_counter(), asked.timeout_ms)
+        admission.admit(variant.batcher, 1, deadline - time.perf_counter(), asked.timeout_ms, asked.priority)
         task = self._reading.begin(deadline)
         try:
             pieces = await request.pieces(settings.max_body_bytes)
