@@ -154,6 +154,7 @@ class Batcher:
         self._in_thread: Batch | None = None
         self._last_ended = clock()
         self._thread: ThreadPoolExecutor | None = None
+        self._is_closed = False
 
     def submit(self, X: Array, deadline: float, priority: Priority = "interactive") -> Job:
         """A job for X (n_rows, n_features), to be done by `deadline` on the batcher's clock.
@@ -209,9 +210,11 @@ class Batcher:
         return self._clock() - self._last_ended if self.is_idle else 0.0
 
     def close(self) -> None:
-        """Lets go of the thread, once it has done what it does."""
-        if self._thread is not None:
+        """Lets go of the thread, once all that was submitted is done."""
+        self._is_closed = True
+        if self._thread is not None and self._in_thread is None:
             self._thread.shutdown(wait=False)
+            self._thread = None
 
     @property
     def _runs_on_loop(self) -> bool:
@@ -249,6 +252,8 @@ class Batcher:
         self._done(batch, computing.result(), ended)
         if not stays_in_thread:  # batches are done in their order: a split job is whole when its last rows are
             self._next(DRAINED)
+        if self._is_closed:
+            self.close()
 
     def _take(self, reason: str) -> Batch | None:
         """The next batch, None where nothing waits: jobs in their order, what has expired or was dropped left out."""
