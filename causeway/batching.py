@@ -80,7 +80,18 @@ class Poisoned(Exception):
 class Job:
     """The rows of one request on their way; await its `future`."""
 
-    __slots__ = ("X", "compute_s", "deadline", "future", "is_bulk", "is_guilty", "may_wait", "predictions", "submitted", "taken")
+    __slots__ = (
+        "X",
+        "compute_s",
+        "deadline",
+        "future",
+        "is_bulk",
+        "is_guilty",
+        "may_wait",
+        "predictions",
+        "submitted",
+        "taken",
+    )
 
     def __init__(
         self, X: Array, deadline: float, future: asyncio.Future[Scored], submitted: float, is_bulk: bool
