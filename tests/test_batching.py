@@ -591,11 +591,11 @@ def test_work_that_is_dropped_is_never_computed(priority: Priority) -> None:
         batcher = steady(engine, Cost(0, DEAR_S))
         jobs = [batcher.submit(rows(10, 10 * i), FAR, priority) for i in range(10)]
         await engine.begun.acquire()
-        before = batcher.wait_s(1)
+        before = batcher.wait_s(1, priority)
         for job in jobs[1:9]:
             batcher.drop(job, Left())
             batcher.drop(job, Left())
-        assert before - batcher.wait_s(1) == pytest.approx(80 * DEAR_S)
+        assert before - batcher.wait_s(1, priority) == pytest.approx(80 * DEAR_S)
         engine.go_on()
         results = await outcomes(jobs)
         assert [isinstance(result, Left) for result in results] == [False] + [True] * 8 + [False]
@@ -648,7 +648,8 @@ def test_callers_that_are_cancelled_leave_no_waiting_rows_behind(n: int) -> None
             await batcher.submit(rows(n, first), FAR, priority).future
 
         tasks = [
-            asyncio.create_task(call(100 * i, priority)) for i, priority in enumerate(["interactive"] * 6 + ["bulk"] * 6)
+            asyncio.create_task(call(100 * i, priority))
+            for i, priority in enumerate(["interactive"] * 6 + ["bulk"] * 6)
         ]
         await engine.begun.acquire()
         for task in tasks:
@@ -667,7 +668,9 @@ def test_callers_that_are_cancelled_leave_no_waiting_rows_behind(n: int) -> None
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, 30), st.sampled_from(["stay", "cancel", "drop", "expire"])), min_size=1, max_size=20),
+    st.lists(
+        st.tuples(st.integers(1, 30), st.sampled_from(["stay", "cancel", "drop", "expire"])), min_size=1, max_size=20
+    ),
     st.integers(0, 20),
 )
 def test_whoever_leaves_in_whatever_way_those_who_stay_are_answered_and_no_row_is_left_waiting(
