@@ -12,9 +12,7 @@ PROBE_S = 1.0
 """After so long without a batch a request is let in whatever is predicted: the prediction may be what is wrong."""
 
 
-def admit(
-    batcher: Batcher, n_rows: int, left_s: float, timeout_ms: float, priority: Priority = "interactive"
-) -> None:
+def admit(batcher: Batcher, n_rows: int, left_s: float, timeout_ms: float, priority: Priority = "interactive") -> None:
     """Returns if `n_rows` rows are predicted to be done within `left_s` seconds.
 
     Raises `DeadlineExceeded`, `Overloaded` with the time after which they would be, or `DeadlineUnreachable` where
