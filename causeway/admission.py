@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from causeway import errors
-from causeway.batching import Batcher
+from causeway.batching import Batcher, Priority
 
 HEADROOM = 0.1
 """The share of a request's time that predicted waiting leaves free: predictions err, and answers are written too."""
@@ -12,7 +12,7 @@ PROBE_S = 1.0
 """After so long without a batch a request is let in whatever is predicted: the prediction may be what is wrong."""
 
 
-def admit(batcher: Batcher, n_rows: int, left_s: float, timeout_ms: float) -> None:
+def admit(batcher: Batcher, n_rows: int, left_s: float, timeout_ms: float, priority: Priority = "interactive") -> None:
     """Returns if `n_rows` rows are predicted to be done within `left_s` seconds.
 
     Raises `DeadlineExceeded`, `Overloaded` with the time after which they would be, or `DeadlineUnreachable` where
@@ -20,7 +20,7 @@ def admit(batcher: Batcher, n_rows: int, left_s: float, timeout_ms: float) -> No
     """
     if left_s <= 0:
         raise errors.DeadlineExceeded(timeout_ms)
-    wait_s = batcher.wait_s(n_rows)
+    wait_s = batcher.wait_s(n_rows, priority)
     late_s = wait_s - left_s * (1 - HEADROOM)
     if late_s <= 0 or batcher.idle_s > PROBE_S:
         return

@@ -30,6 +30,10 @@ LOOP_BUDGET_S = 0.002
 THREAD_BUDGET_S = 0.050
 """A batch in a thread takes no longer than this where its rows allow: so long does a newcomer wait for its end."""
 
+DEAR_ROWS = 2.0
+"""Where one row takes most of that time, a batch takes as long as this many: else a model whose cost hardly grows with
+the rows, as on a GPU, would compute them one by one, and never be seen with more."""
+
 BULK_SHARE = 0.1
 """The share of rows that bulk requests get at least while interactive ones would take them all."""
 
@@ -76,9 +80,22 @@ class Poisoned(Exception):
 class Job:
     """The rows of one request on their way; await its `future`."""
 
-    __slots__ = ("X", "compute_s", "deadline", "future", "may_wait", "predictions", "submitted", "taken")
+    __slots__ = (
+        "X",
+        "compute_s",
+        "deadline",
+        "future",
+        "is_bulk",
+        "is_guilty",
+        "may_wait",
+        "predictions",
+        "submitted",
+        "taken",
+    )
 
-    def __init__(self, X: Array, deadline: float, future: asyncio.Future[Scored], submitted: float) -> None:
+    def __init__(
+        self, X: Array, deadline: float, future: asyncio.Future[Scored], submitted: float, is_bulk: bool
+    ) -> None:
         self.X = X
         self.deadline = deadline
         """In seconds on the batcher's clock, as `submitted`."""
@@ -86,6 +103,8 @@ class Job:
         self.submitted = submitted
         self.may_wait = False
         """Whether it waits long enough for its deadline to pass, or its client to leave, meanwhile."""
+        self.is_bulk = is_bulk
+        self.is_guilty = False
         self.taken = 0
         """Rows that are computed or being computed."""
         self.compute_s = 0.0
@@ -141,10 +160,12 @@ class Batcher:
         self._bulk: deque[Job] = deque()
         self._bulk_credit = 0.0
         self._waiting_rows = 0
+        self._waiting_bulk_rows = 0
         self._is_scheduled = False
         self._in_thread: Batch | None = None
         self._last_ended = clock()
         self._thread: ThreadPoolExecutor | None = None
+        self._is_closed = False
 
     def submit(self, X: Array, deadline: float, priority: Priority = "interactive") -> Job:
         """A job for X (n_rows, n_features), to be done by `deadline` on the batcher's clock.
@@ -153,9 +174,9 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         now = self._clock()
-        job = Job(X, deadline, loop.create_future(), now)
-        (self._interactive if priority == "interactive" else self._bulk).append(job)
-        self._waiting_rows += len(X)
+        job = Job(X, deadline, loop.create_future(), now, priority == "bulk")
+        (self._bulk if job.is_bulk else self._interactive).append(job)
+        self._wait(job, len(X))
         if self._in_thread is not None or self.cost.seconds(self._waiting_rows) > LOOP_BUDGET_S:
             job.may_wait = True
             timer = loop.call_later(deadline - now, self.drop, job, Expired())
@@ -169,13 +190,16 @@ class Batcher:
     def drop(self, job: Job, reason: BaseException) -> None:
         """Ends a job early; its rows that are not being computed will not be."""
         if not job.future.done():
-            self._waiting_rows -= len(job.X) - job.taken
+            self._wait(job, job.taken - len(job.X))
             job.taken = len(job.X)
             job.future.set_exception(reason)
 
-    def wait_s(self, n_rows: int) -> float:
-        """Predicted seconds until `n_rows` more would be done, after all that waits and is being computed."""
-        rows = self._waiting_rows + n_rows
+    def wait_s(self, n_rows: int, priority: Priority = "interactive") -> float:
+        """Predicted seconds until `n_rows` more would be done, after what is being computed and what goes before."""
+        rows = float(self._waiting_rows + n_rows)
+        if priority == "interactive":
+            interactive = rows - self._waiting_bulk_rows
+            rows = min(rows, interactive / (1 - BULK_SHARE))
         at_once_s = self.cost.seconds(rows)
         if at_once_s < LOOP_BUDGET_S and self._in_thread is None:
             return at_once_s
@@ -197,9 +221,11 @@ class Batcher:
         return self._clock() - self._last_ended if self.is_idle else 0.0
 
     def close(self) -> None:
-        """Lets go of the thread, once it has done what it does."""
-        if self._thread is not None:
+        """Lets go of the thread, once all that was submitted is done."""
+        self._is_closed = True
+        if self._thread is not None and self._in_thread is None:
             self._thread.shutdown(wait=False)
+            self._thread = None
 
     @property
     def _runs_on_loop(self) -> bool:
@@ -207,7 +233,7 @@ class Batcher:
 
     @property
     def _budget_s(self) -> float:
-        return LOOP_BUDGET_S if self._runs_on_loop else THREAD_BUDGET_S
+        return LOOP_BUDGET_S if self._runs_on_loop else max(THREAD_BUDGET_S, DEAR_ROWS * self.cost.seconds(1))
 
     def _next(self, reason: str) -> None:
         """Takes a batch and computes it here, or begins to in the thread."""
@@ -231,8 +257,14 @@ class Batcher:
         batch, self._in_thread = self._in_thread, None
         assert batch is not None
         ended = self._clock()
-        self._next(DRAINED)  # the engine goes on while answers are written
+        stays_in_thread = not self._runs_on_loop
+        if stays_in_thread:
+            self._next(DRAINED)  # the engine goes on while answers are written
         self._done(batch, computing.result(), ended)
+        if not stays_in_thread:  # batches are done in their order: a split job is whole when its last rows are
+            self._next(DRAINED)
+        if self._is_closed:
+            self.close()
 
     def _take(self, reason: str) -> Batch | None:
         """The next batch, None where nothing waits: jobs in their order, what has expired or was dropped left out."""
@@ -248,7 +280,7 @@ class Batcher:
                 self.drop(job, Expired())
             if job.future.done():
                 queue.popleft()
-                self._waiting_rows -= len(job.X) - job.taken  # none, unless its caller was cancelled
+                self._wait(job, job.taken - len(job.X))  # none, unless its caller was cancelled
                 continue
             n_rows = min(len(job.X) - job.taken, limit - batch.n_rows)
             if n_rows == 0:
@@ -267,11 +299,12 @@ class Batcher:
         batch.parts.append(Part(job, job.taken, job.taken + n_rows))
         batch.n_rows += n_rows
         job.taken += n_rows
-        self._waiting_rows -= n_rows
+        self._wait(job, -n_rows)
         if job.taken < len(job.X):
             queue.append(job)
         if queue is self._bulk:
-            self._bulk_credit = max(0.0, self._bulk_credit - n_rows)
+            # A debt where the part was larger than the credit; none where nobody else asked.
+            self._bulk_credit = self._bulk_credit - n_rows if self._interactive else 0.0
         elif self._bulk:
             self._bulk_credit += n_rows * BULK_SHARE / (1 - BULK_SHARE)
 
@@ -281,6 +314,7 @@ class Batcher:
             predictions = self._predict(
                 parts[0].rows() if len(parts) == 1 else np.concatenate([part.rows() for part in parts])
             )
+            is_finite = np.isfinite(predictions).all()
         except Exception as exc:
             if len(parts) == 1:
                 return [exc]
@@ -291,7 +325,7 @@ class Batcher:
         for _, start, stop in parts:
             outcomes.append(predictions[first : first + stop - start])
             first += stop - start
-        return outcomes if np.isfinite(predictions).all() else [_finite(outcome) for outcome in outcomes]
+        return outcomes if is_finite else [_finite(outcome) for outcome in outcomes]
 
     def _done(self, batch: Batch, outcomes: Sequence[Outcome], ended: float) -> None:
         """Tells the jobs, and learns what the batch cost."""
@@ -321,7 +355,16 @@ class Batcher:
         job.predictions[start:stop] = outcome
         return job.predictions if stop == len(job.X) else None
 
+    def _wait(self, job: Job, n_rows: int) -> None:
+        """Counts so many more rows of a job as waiting; fewer where negative."""
+        self._waiting_rows += n_rows
+        if job.is_bulk:
+            self._waiting_bulk_rows += n_rows
+
     def _blame(self, job: Job, exc: Exception) -> None:
+        if job.is_guilty:  # of another part already, while this one was in the thread
+            return
+        job.is_guilty = True
         self._observer.poisoned()
         reason = Poisoned()
         reason.__cause__ = exc

@@ -42,7 +42,9 @@ class ResponseCache:
         if _size(key, predictions) > self._limit_bytes:
             return
         self._forget(key)
-        self._kept[key] = predictions.copy()  # not a view of a whole batch
+        kept = predictions.copy()  # not a view of a whole batch
+        kept.flags.writeable = False
+        self._kept[key] = kept
         self._n_bytes += _size(key, predictions)
         while self._n_bytes > self._limit_bytes:
             self._forget(next(iter(self._kept)))

@@ -10,6 +10,9 @@ import math
 RATE = 0.1
 """How much of an error one observation corrects; about the last 1 / RATE observations count."""
 
+LEAST_SHARE = 0.01
+"""Of the larger coefficient, what the smaller one is corrected as at least: one that is 0 can grow again."""
+
 TRUSTED_ERROR = 1.0
 """An observation further from the prediction than this share of it counts as no further: a pause of the machine is
 seen as one slow batch, not as a model that became ten times dearer."""
@@ -18,8 +21,10 @@ seen as one slow batch, not as a model that became ten times dearer."""
 class Cost:
     """seconds = fixed_s + per_unit_s * size, both never negative, corrected by every observation.
 
-    The correction is that of normalised least mean squares (Widrow and Hoff 1960; Haykin, Adaptive Filter Theory,
-    chapter 6), on sizes divided by their running mean, so that both coefficients are corrected alike.
+    The correction is that of proportionate normalised least mean squares (Duttweiler, IEEE Transactions on Speech and
+    Audio Processing 8, 2000), on sizes divided by their running mean: each coefficient is corrected by its share of
+    what an observation was predicted to take. Observations of one size do not tell the two apart; divided equally,
+    their noise would make 1 000 rows look twenty times too dear after some minutes of single rows.
     """
 
     __slots__ = ("_mean_size", "fixed_s", "per_unit_s")
@@ -46,6 +51,9 @@ class Cost:
         scaled = size / self._mean_size
         reach = TRUSTED_ERROR * predicted
         error = min(max(seconds - predicted, -reach), reach) if reach > 0 else seconds
-        step = RATE * error / (1 + scaled * scaled)
-        self.fixed_s = max(0.0, self.fixed_s + step)
-        self.per_unit_s = max(0.0, self.per_unit_s + step * scaled / self._mean_size)
+        fixed, per_unit = self.fixed_s, self.per_unit_s * self._mean_size
+        least = LEAST_SHARE * max(fixed, per_unit) or 1.0
+        fixed, per_unit = max(fixed, least), max(per_unit, least)
+        step = RATE * error / (fixed + per_unit * scaled * scaled)
+        self.fixed_s = max(0.0, self.fixed_s + step * fixed)
+        self.per_unit_s = max(0.0, self.per_unit_s + step * per_unit * scaled / self._mean_size)

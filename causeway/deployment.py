@@ -60,7 +60,7 @@ class Variant:
                 return Scored(kept, 0.0, 0.0, 0, CACHED)
         now = time.perf_counter()
         deadline = now + timeout_ms / 1000 if deadline is None else deadline
-        admission.admit(self.batcher, len(X), deadline - now, timeout_ms)
+        admission.admit(self.batcher, len(X), deadline - now, timeout_ms, priority)
         job = self.batcher.submit(X, deadline, priority)
         try:
             scored = await (self._watched(job, gone) if job.may_wait and gone is not None else job.future)

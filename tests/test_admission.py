@@ -1,0 +1,129 @@
+"""What cannot make its deadline is refused at once, with when to come back; everything else is let in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from causeway import errors
+from causeway.admission import PROBE_S, admit
+from causeway.batching import Batcher, Priority
+from causeway.cost import Cost
+from tests.test_batching import DEAR_S, FAR, HeldEngine, Left, Told, outcomes, rows, run, steady
+
+
+def busy(
+    check: Callable[[HeldEngine, Batcher], Awaitable[None]], n_rows: int = 100, priority: Priority = "interactive"
+) -> None:
+    """Checks against a batcher of which 10 rows are being computed and `n_rows` wait."""
+
+    async def main() -> None:
+        engine = HeldEngine()
+        batcher = steady(engine, Cost(0, DEAR_S))
+        jobs = [batcher.submit(rows(10), FAR)]
+        await engine.begun.acquire()
+        jobs.append(batcher.submit(rows(n_rows), FAR, priority))
+        await check(engine, batcher)
+        for job in jobs:
+            batcher.drop(job, Left())
+        await outcomes(jobs)
+        engine.go_on()
+        batcher.close()
+
+    run(main(), collect=False)
+
+
+def idle(cost: Cost) -> Batcher:
+    return Batcher(lambda X: X, cost, Told(), lambda: 0.0)
+
+
+def test_without_time_left_it_is_too_late() -> None:
+    for left_s in (0.0, -1.0):
+        with pytest.raises(errors.DeadlineExceeded) as refused:
+            admit(idle(Cost(0, 0)), 1, left_s, 250)
+        assert refused.value.facts == {"timeout_ms": 250}
+
+
+@given(st.floats(1e-3, 10), st.integers(1, 2000))
+def test_where_nothing_waits_rows_are_let_in_that_fit_their_time_and_refused_that_do_not(left_s: float, n: int) -> None:
+    batcher = idle(Cost(0, DEAR_S))
+    if n * DEAR_S > left_s:
+        with pytest.raises(errors.DeadlineUnreachable) as refused:
+            admit(batcher, n, left_s, left_s * 1000)
+        assert refused.value.facts == {"timeout_ms": left_s * 1000, "needed_ms": round(n * DEAR_S * 1000)}
+        assert refused.value.retry_after_s is not None
+    elif n * DEAR_S < left_s / 2:
+        admit(batcher, n, left_s, left_s * 1000)
+
+
+def test_a_queue_that_is_too_long_is_told_with_its_length_and_when_to_come_back() -> None:
+    async def check(engine: HeldEngine, batcher: Batcher) -> None:
+        with pytest.raises(errors.Overloaded) as refused:
+            admit(batcher, 1, 0.2, 200)
+        assert refused.value.facts == {"timeout_ms": 200, "wait_ms": round(111 * DEAR_S * 1000)}
+        assert refused.value.status == 503
+        assert refused.value.retry_after_s == pytest.approx(111 * DEAR_S - 0.2, abs=0.05)
+        admit(batcher, 1, 10.0, 10_000)
+
+    busy(check)
+
+
+@given(st.integers(1, 3000), st.floats(0.01, 5))
+def test_after_the_time_to_come_back_there_would_be_room(n_rows: int, left_s: float) -> None:
+    async def check(engine: HeldEngine, batcher: Batcher) -> None:
+        refusal = None
+        try:
+            admit(batcher, 1, left_s, left_s * 1000)
+        except errors.Overloaded as refused:
+            refusal = refused
+        if refusal is not None and refusal.retry_after_s is not None:
+            assert 0 < refusal.retry_after_s < math.inf
+            assert batcher.wait_s(1) - refusal.retry_after_s <= left_s
+        else:
+            assert batcher.wait_s(1) <= left_s
+
+    busy(check, n_rows)
+
+
+def test_interactive_requests_are_let_in_past_a_bulk_backlog_and_bulk_requests_are_not() -> None:
+    async def check(engine: HeldEngine, batcher: Batcher) -> None:
+        admit(batcher, 1, 0.2, 200, "interactive")
+        with pytest.raises(errors.Overloaded):
+            admit(batcher, 1, 0.2, 200, "bulk")
+
+    busy(check, 1000, "bulk")
+
+
+def test_a_batch_that_hangs_does_not_refuse_everybody_for_ever() -> None:
+    async def check(engine: HeldEngine, batcher: Batcher) -> None:
+        engine.clock.now += 1000
+        admit(batcher, 1, 1.0, 1000)
+
+    busy(check, 10)
+
+
+def test_a_model_that_has_come_to_look_far_too_dear_is_tried_and_looks_right_again() -> None:
+    async def main() -> None:
+        engine = HeldEngine()
+        engine.go_on(10_000)
+        batcher = steady(engine, Cost(0, DEAR_S))
+        batcher.cost.per_unit_s = 10.0
+        n_probes = 0
+        while True:
+            try:
+                admit(batcher, 1, 0.1, 100)
+            except errors.DeadlineUnreachable:
+                engine.clock.now += PROBE_S / 4
+                continue
+            await batcher.submit(rows(1), FAR).future
+            n_probes += 1
+            if batcher.wait_s(1) < 2 * DEAR_S:
+                break
+        assert n_probes < 200
+        batcher.close()
+
+    run(main())
