@@ -22,9 +22,9 @@ MAX_BINS = 255
 class Params:
     """Hyper-parameters of scikit-learn's HistGradientBoostingClassifier, under its own names."""
 
-    max_iter: int = 300
-    learning_rate: float = 0.03
-    max_leaf_nodes: int = 15
+    max_iter: int = 200
+    learning_rate: float = 0.045
+    max_leaf_nodes: int = 8
     min_samples_leaf: int = 40
     max_features: float = 0.7
     l2_regularization: float = 1.0
