@@ -1,0 +1,262 @@
+"""What the scenarios share: models, servers that were checked, rounds, and a measured run."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from load_tests.bench import checks, machine, work, wrk
+from load_tests.bench.engine import Engine
+from load_tests.bench.machine import Cores
+from load_tests.bench.peers import PEERS, Peer
+from load_tests.bench.plan import Plan
+from load_tests.bench.run import Run, Usage
+from load_tests.bench.serving import Server
+from load_tests.bench.work import Model, Work
+
+QUIET = 0.05
+"""Cores' worth of work of all servers together below which they are quiet."""
+
+QUIET_S = 0.2
+SETTLE_S = 5.0
+"""How long they are watched, and how long at most they are awaited."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A contestant whose figures are not told, and why."""
+
+    contestant: str
+    scenario: str
+    why: str
+
+
+class Bench:
+    """One go of the benchmark, in a scratch `folder`. Use it as a context: leaving it ends all servers."""
+
+    def __init__(self, plan: Plan, folder: Path, peers: Sequence[Peer] = PEERS, *, say: Callable[[str], None]) -> None:
+        self.plan = plan
+        self.cores = Cores.divided()
+        self.home = folder / "home"
+        self.home.mkdir(exist_ok=True)
+        self.scenario = ""
+        self.failures: list[Failure] = []
+        self.skipped: dict[str, str] = {}
+        self.peers = peers
+        self.rng = np.random.default_rng(plan.seed)
+        self.say = say
+        self._folder = folder
+        self._servers: list[Server] = []
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.serve([], None)
+
+    @cached_property
+    def reference(self) -> Model:
+        """The model that `make serve` serves."""
+        self.say("training the reference model")
+        with machine.on(self.cores.all):
+            return work.train_reference(self.plan, self._folder / "reference", self.home)
+
+    @cached_property
+    def dear(self) -> Model:
+        """A forest that takes milliseconds for a row."""
+        self.say("training the dear model")
+        with machine.on(self.cores.all):
+            return work.train_dear(self.plan, self._folder / "dear", self.home)
+
+    @cached_property
+    def dear_engine(self) -> Engine:
+        """The dear model in process."""
+        return self.engine(self.dear)
+
+    @cached_property
+    def dear_curve(self) -> dict[int, float]:
+        """Rows a second of the dear model in process, by batch size."""
+        return self.dear_engine.curve(self.plan.engine_batches, self.plan.run_s / 6)
+
+    def best_batch(self, limit: int | None = None) -> int:
+        """The batch size at which the dear model's engine has most rows a second, of those up to `limit`."""
+        sizes = [size for size in self.dear_curve if limit is None or size <= limit]
+        return max(sizes, key=lambda size: self.dear_curve[size])
+
+    def engine(self, model: Model) -> Engine:
+        """ONNX Runtime with `model`, on the server's core."""
+        return Engine(model.folder, model.X, self.cores.server)
+
+    def serve(self, peers: Sequence[Peer], model: Model | None, work: Work | None = None) -> list[Server]:
+        """Exactly these contestants, running; those that cannot run, or answer wrongly, are reported and left out."""
+        kept = [server for server in self._servers if server.peer in peers and server.is_running]
+        self._end([server for server in self._servers if server not in kept])
+        if model is None or work is None:
+            return []
+        begun = [self._start(peer, model) for peer in self._able(peers) if peer not in [s.peer for s in kept]]
+        for server in begun:
+            why = server.fault_at_start(work.bodies[0])
+            if why is not None:
+                self._fail(server, why)
+        self.check(list(self._servers), model, work)
+        return sorted(self._servers, key=lambda server: peers.index(server.peer))
+
+    def check(self, servers: Iterable[Server], model: Model, work: Work) -> None:
+        """Compares answers with the model's; a contestant that is wrong is reported and ended."""
+        for server in servers:
+            why = checks.fault(server.peer, server.port, work, model.folder)
+            if why is not None:
+                self._fail(server, why)
+
+    def rounds(self, n: int | None = None) -> range:
+        """The rounds' numbers, from 1."""
+        return range(1, (n or self.plan.rounds) + 1)
+
+    def in_order(self, servers: Sequence[Server]) -> list[Server]:
+        """The contestants in an order drawn anew."""
+        return [servers[place] for place in self.rng.permutation(len(servers))]
+
+    def kept(self, runs: Iterable[Run]) -> list[Run]:
+        """The runs of contestants that have not failed in this scenario."""
+        failed = {failure.contestant for failure in self.failures if failure.scenario == self.scenario}
+        return [run for run in runs if run.contestant not in failed]
+
+    def warm_up(self, servers: Iterable[Server], work: Work, connections: int) -> None:
+        """Load that is not counted, for each server."""
+        for server in servers:
+            if self.plan.warm_up_s:
+                self._load(server, work, connections, self.plan.warm_up_s)
+
+    def measure(self, server: Server, work: Work, number: int, connections: int, seconds: int = 0) -> Run:
+        """Round `number` of a contestant: wrk for `seconds` (0: the plan's), begun once all servers are quiet."""
+        settled_s, is_settled = self.settle()
+        machine.forget_peak(server.pids)
+        with self.watch(server) as watch:
+            load = self._load(server, work, connections, seconds or self.plan.run_s)
+            watch.generator_cpu_s = load.generator_cpu_s
+        seen = dataclasses.asdict(load)
+        del seen["generator_cpu_s"]
+        answered_per_s = load.answers_200 / load.seconds
+        run = Run(
+            **seen,
+            contestant=server.peer.name,
+            round=number,
+            connections=connections,
+            rows=work.n_rows,
+            requests_per_s=answered_per_s,
+            rows_per_s=answered_per_s * work.n_rows,
+            server_cpu_us=watch.server_cpu_s / load.answers_200 * 1e6 if load.answers_200 else None,
+            peak_mb=machine.peak_mb(server.pids),
+            usage=watch.usage,
+            bound_by=watch.usage.bound_by(server.peer.workers),
+            is_disturbed=watch.usage.is_disturbed,
+            settled_s=settled_s,
+            is_settled=is_settled,
+        )
+        self.say(
+            f"{self.scenario} {number}: {run.contestant} at {connections}: {run.rows_per_s:.0f} rows/s, "
+            f"p99 {run.p99_ms:.1f} ms, bound by {run.bound_by}" + (", disturbed" if run.is_disturbed else "")
+        )
+        return run
+
+    def settle(self, limit_s: float = SETTLE_S) -> tuple[float, bool]:
+        """Waits until the servers are quiet; how long that took, and whether they were in the end."""
+        begun = time.perf_counter()
+        while time.perf_counter() < begun + limit_s:
+            pids = [pid for server in self._servers for pid in server.pids]
+            before, at = machine.cpu_s(pids), time.perf_counter()
+            time.sleep(QUIET_S)
+            if machine.cpu_s(pids) - before <= QUIET * (time.perf_counter() - at):
+                return time.perf_counter() - begun, True
+        return time.perf_counter() - begun, False
+
+    @contextmanager
+    def watch(self, server: Server) -> Iterator[Watch]:
+        """The CPU of both sides while the context lasts; set `generator_cpu_s` inside it."""
+        server_cores = self.cores.server if server.peer.is_pinned else self.cores.all
+        generator_cores = self.cores.generator if server.peer.is_pinned else self.cores.all
+        watch = Watch()
+        pids, begun = server.pids, time.perf_counter()
+        own = time.process_time()
+        cpu_s, stolen_s = machine.cpu_s(pids), machine.stolen_s(self.cores.all)
+        busy = machine.busy_s(server_cores), machine.busy_s(generator_cores), machine.busy_s(self.cores.all)
+        yield watch
+        seconds = time.perf_counter() - begun
+        after = machine.busy_s(server_cores), machine.busy_s(generator_cores), machine.busy_s(self.cores.all)
+        watch.server_cpu_s = machine.cpu_s(server.pids) - cpu_s
+        own_s = time.process_time() - own
+        everything_s = after[2] - busy[2]
+        watch.usage = Usage(
+            server=watch.server_cpu_s / seconds,
+            generator=watch.generator_cpu_s / seconds,
+            others=max(0.0, everything_s - watch.server_cpu_s - max(watch.generator_cpu_s, own_s)) / seconds,
+            stolen=(machine.stolen_s(self.cores.all) - stolen_s) / seconds,
+            server_cores_busy=(after[0] - busy[0]) / seconds / len(server_cores),
+            generator_cores_busy=(after[1] - busy[1]) / seconds / len(generator_cores),
+            are_apart=not server_cores & generator_cores,
+        )
+
+    def _able(self, peers: Iterable[Peer]) -> list[Peer]:
+        """Those whose packages are installed; the others are noted as skipped."""
+        for peer in peers:
+            if peer.missing:
+                self.skipped[peer.name] = f"{', '.join(peer.missing)} not installed: see requirements/bench.in"
+        return [peer for peer in peers if not peer.missing]
+
+    def _start(self, peer: Peer, model: Model) -> Server:
+        cores = self.cores.server if peer.is_pinned else self.cores.all
+        server = Server(peer, model, self.home, cores, self._folder / f"{peer.name}.log")
+        self._servers.append(server)
+        return server
+
+    def _fail(self, server: Server, why: str) -> None:
+        self.failures.append(Failure(server.peer.name, self.scenario, why))
+        self.say(f"{self.scenario}: {server.peer.name} FAILED: {why}")
+        self._end([server])
+
+    def _end(self, servers: Sequence[Server]) -> None:
+        for server in servers:
+            server.ask_to_end()
+        for server in servers:
+            server.end()
+            self._servers.remove(server)
+
+    def _load(self, server: Server, work: Work, connections: int, seconds: int) -> wrk.Load:
+        cores = self.cores.generator if server.peer.is_pinned else self.cores.all
+        return wrk.run(server.port, work.file, connections=connections, seconds=seconds, cores=cores)
+
+
+@dataclass
+class Watch:
+    """What `Bench.watch` found; complete once its context has ended."""
+
+    generator_cpu_s: float = 0.0
+    server_cpu_s: float = 0.0
+    usage: Usage = dataclasses.field(default_factory=lambda: Usage(0, 0, 0, 0, 0, 0, are_apart=True))
+
+
+def say(text: str) -> None:
+    """One line of progress."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses as dictionaries, floats to 6 significant digits and NaN as None, for JSON."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return plain(dataclasses.asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        return [plain(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.6g}") if np.isfinite(value) else None
+    return value
