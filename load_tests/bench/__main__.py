@@ -1,4 +1,4 @@
-"""Runs the benchmark: `python -m load_tests.bench`, with `--quick`, `--only one_row,dear`, `--write`."""
+"""Runs the benchmark: `python -m load_tests.bench`, with `--quick`, `--only dear,poison`, `--write`, and others."""
 
 from __future__ import annotations
 
@@ -8,23 +8,28 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from load_tests.bench import report, wrk
 from load_tests.bench.bench import Bench, say
 from load_tests.bench.machine import on
+from load_tests.bench.peers import PEERS, Peer
 from load_tests.bench.plan import FULL, QUICK, Plan
 from load_tests.bench.result import result
 from load_tests.bench.scenarios import NAMES, scenario
+
+T = TypeVar("T")
+SCENARIOS = {name: name for name in NAMES}
+CONTESTANTS = {peer.name: peer for peer in PEERS}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; the exit code is 1 where a contestant failed or wrk is missing."""
     parser = _parser()
     args = parser.parse_args(argv)
-    is_whole = not args.quick and args.only == NAMES
+    is_whole = not args.quick and args.only == NAMES and args.peers == PEERS
     if args.write and not is_whole:
         parser.error("--write belongs to a whole run: the README's figures come from one go")
     try:
@@ -32,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FileNotFoundError as exc:
         say(str(exc))
         return 1
-    told = go(QUICK if args.quick else FULL, args.only, wrk_version)
+    told = go(QUICK if args.quick else FULL, args.only, args.peers, wrk_version)
     output = args.output or (report.RESULTS if is_whole else None)
     if output is not None:
         output.parent.mkdir(exist_ok=True)
@@ -46,12 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if told["failures"] else 0
 
 
-def go(plan: Plan, names: Sequence[str], wrk_version: str) -> dict[str, Any]:
+def go(plan: Plan, names: Sequence[str], peers: Sequence[Peer], wrk_version: str) -> dict[str, Any]:
     """One go over the scenarios: everything that the result file holds."""
     begun, at = time.monotonic(), time.strftime("%Y-%m-%dT%H:%M:%S%z")
     with tempfile.TemporaryDirectory(prefix="causeway-bench-") as scratch:
         os.environ["BENTOML_HOME"] = str(Path(scratch, "home"))  # before anything imports bentoml
-        with Bench(plan, Path(scratch), say=say) as bench, on(bench.cores.generator):
+        with Bench(plan, Path(scratch), peers, say=say) as bench, on(bench.cores.generator):
             scenarios = {}
             for name in names:
                 bench.scenario = name
@@ -62,18 +67,23 @@ def go(plan: Plan, names: Sequence[str], wrk_version: str) -> dict[str, Any]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m load_tests.bench", description="Causeway beside its peers.")
     parser.add_argument("--quick", action="store_true", help="a smoke run: everything once, no figure means anything")
-    parser.add_argument("--only", type=_names, default=NAMES, help=f"some of: {','.join(NAMES)}")
+    parser.add_argument("--only", type=_some(SCENARIOS), default=NAMES, help=f"some of: {','.join(NAMES)}")
+    parser.add_argument("--peers", type=_some(CONTESTANTS), default=PEERS, help=f"some of: {','.join(CONTESTANTS)}")
     parser.add_argument("--output", type=Path, help="where the JSON goes (a whole run: load_tests/results/bench.json)")
     parser.add_argument("--write", action="store_true", help="put the tables into README.md, between its markers")
     return parser
 
 
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(name for name in NAMES if name in text.split(","))
-    unknown = set(text.split(",")) - set(NAMES)
-    if unknown:
-        raise argparse.ArgumentTypeError(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
-    return names
+def _some(choices: Mapping[str, T]) -> Callable[[str], tuple[T, ...]]:
+    """Reads names that are separated by commas; what they stand for, in the order of `choices`."""
+
+    def read(text: str) -> tuple[T, ...]:
+        unknown = set(text.split(",")) - set(choices)
+        if unknown:
+            raise argparse.ArgumentTypeError(f"there is no {', '.join(sorted(unknown))}, only {', '.join(choices)}")
+        return tuple(choices[name] for name in choices if name in text.split(","))
+
+    return read
 
 
 if __name__ == "__main__":

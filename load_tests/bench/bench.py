@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from load_tests.bench import checks, machine, work, wrk
+from load_tests.bench import checks, machine, summary, work, wrk
 from load_tests.bench.engine import Engine
 from load_tests.bench.machine import Cores
 from load_tests.bench.peers import PEERS, Peer
@@ -61,74 +61,60 @@ class Bench:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.serve([], None)
+        self._end(list(self._servers))
 
     @cached_property
     def reference(self) -> Model:
         """The model that `make serve` serves."""
         self.say("training the reference model")
         with machine.on(self.cores.all):
-            return work.train_reference(self.plan, self._folder / "reference", self.home)
+            return work.reference(self.plan, self._folder / "reference", self.home)
 
     @cached_property
     def dear(self) -> Model:
         """A forest that takes milliseconds for a row."""
-        self.say("training the dear model")
-        with machine.on(self.cores.all):
-            return work.train_dear(self.plan, self._folder / "dear", self.home)
-
-    @cached_property
-    def dear_engine(self) -> Engine:
-        """The dear model in process."""
-        return self.engine(self.dear)
-
-    @cached_property
-    def dear_curve(self) -> dict[int, float]:
-        """Rows a second of the dear model in process, by batch size."""
-        return self.dear_engine.curve(self.plan.engine_batches, self.plan.run_s / 6)
-
-    def best_batch(self, limit: int | None = None) -> int:
-        """The batch size at which the dear model's engine has most rows a second, of those up to `limit`."""
-        sizes = [size for size in self.dear_curve if limit is None or size <= limit]
-        return max(sizes, key=lambda size: self.dear_curve[size])
+        model = self.reference
+        self.say("drawing the dear model")
+        return work.dear(self.plan, self._folder / "dear", model)
 
     def engine(self, model: Model) -> Engine:
         """ONNX Runtime with `model`, on the server's core."""
         return Engine(model.folder, model.X, self.cores.server)
 
-    def serve(self, peers: Sequence[Peer], model: Model | None, work: Work | None = None) -> list[Server]:
+    def serve(self, peers: Sequence[Peer], model: Model, work: Work) -> list[Server]:
         """Exactly these contestants, running; those that cannot run, or answer wrongly, are reported and left out."""
-        kept = [server for server in self._servers if server.peer in peers and server.is_running]
-        self._end([server for server in self._servers if server not in kept])
-        if model is None or work is None:
-            return []
-        begun = [self._start(peer, model) for peer in self._able(peers) if peer not in [s.peer for s in kept]]
+        wanted = [(peer, model.tag) for peer in peers]
+        self._end([server for server in self._servers if server.serves not in wanted or not server.is_running])
+        kept = [server.peer for server in self._servers]
+        begun = [self._start(peer, model) for peer in self._able(peers) if peer not in kept]
         for server in begun:
             why = server.fault_at_start(work.bodies[0])
             if why is not None:
                 self._fail(server, why)
-        self.check(list(self._servers), model, work)
+        self.check(model, work)
         return sorted(self._servers, key=lambda server: peers.index(server.peer))
 
-    def check(self, servers: Iterable[Server], model: Model, work: Work) -> None:
-        """Compares answers with the model's; a contestant that is wrong is reported and ended."""
-        for server in servers:
+    def check(self, model: Model, work: Work) -> None:
+        """Compares all servers' answers with the model's; a contestant that is wrong is reported and ended."""
+        for server in list(self._servers):
             why = checks.fault(server.peer, server.port, work, model.folder)
             if why is not None:
                 self._fail(server, why)
-
-    def rounds(self, n: int | None = None) -> range:
-        """The rounds' numbers, from 1."""
-        return range(1, (n or self.plan.rounds) + 1)
 
     def in_order(self, servers: Sequence[Server]) -> list[Server]:
         """The contestants in an order drawn anew."""
         return [servers[place] for place in self.rng.permutation(len(servers))]
 
-    def kept(self, runs: Iterable[Run]) -> list[Run]:
-        """The runs of contestants that have not failed in this scenario."""
+    def told(self, runs: Iterable[Run], ours: str) -> dict[str, Any]:
+        """What a scenario tells of its runs; those of contestants that failed in it are left out."""
         failed = {failure.contestant for failure in self.failures if failure.scenario == self.scenario}
-        return [run for run in runs if run.contestant not in failed]
+        kept = [run for run in runs if run.contestant not in failed]
+        return {
+            "figures": summary.figures(kept),
+            "ratios": summary.ratios(kept, ours),
+            "caveats": summary.caveats(kept),
+            "runs": kept,
+        }
 
     def warm_up(self, servers: Iterable[Server], work: Work, connections: int) -> None:
         """Load that is not counted, for each server."""
@@ -136,72 +122,68 @@ class Bench:
             if self.plan.warm_up_s:
                 self._load(server, work, connections, self.plan.warm_up_s)
 
-    def measure(self, server: Server, work: Work, number: int, connections: int, seconds: int = 0) -> Run:
-        """Round `number` of a contestant: wrk for `seconds` (0: the plan's), begun once all servers are quiet."""
-        settled_s, is_settled = self.settle()
+    def measure(self, server: Server, work: Work, number: int, connections: int, seconds: int) -> Run:
+        """Round `number` of a contestant: wrk for `seconds`, begun once all servers are quiet."""
+        is_settled = self.settle()
         machine.forget_peak(server.pids)
         with self.watch(server) as watch:
-            load = self._load(server, work, connections, seconds or self.plan.run_s)
+            load = self._load(server, work, connections, seconds)
             watch.generator_cpu_s = load.generator_cpu_s
-        seen = dataclasses.asdict(load)
-        del seen["generator_cpu_s"]
-        answered_per_s = load.answers_200 / load.seconds
         run = Run(
-            **seen,
             contestant=server.peer.name,
             round=number,
             connections=connections,
             rows=work.n_rows,
-            requests_per_s=answered_per_s,
-            rows_per_s=answered_per_s * work.n_rows,
+            load=load,
             server_cpu_us=watch.server_cpu_s / load.answers_200 * 1e6 if load.answers_200 else None,
             peak_mb=machine.peak_mb(server.pids),
             usage=watch.usage,
             bound_by=watch.usage.bound_by(server.peer.workers),
             is_disturbed=watch.usage.is_disturbed,
-            settled_s=settled_s,
             is_settled=is_settled,
         )
-        self.say(
-            f"{self.scenario} {number}: {run.contestant} at {connections}: {run.rows_per_s:.0f} rows/s, "
-            f"p99 {run.p99_ms:.1f} ms, bound by {run.bound_by}" + (", disturbed" if run.is_disturbed else "")
-        )
+        self.say(f"{self.scenario} {run}")
         return run
 
-    def settle(self, limit_s: float = SETTLE_S) -> tuple[float, bool]:
-        """Waits until the servers are quiet; how long that took, and whether they were in the end."""
+    def settle(self, limit_s: float = SETTLE_S) -> bool:
+        """Waits until the servers are quiet; whether they were in the end."""
         begun = time.perf_counter()
         while time.perf_counter() < begun + limit_s:
             pids = [pid for server in self._servers for pid in server.pids]
             before, at = machine.cpu_s(pids), time.perf_counter()
             time.sleep(QUIET_S)
             if machine.cpu_s(pids) - before <= QUIET * (time.perf_counter() - at):
-                return time.perf_counter() - begun, True
-        return time.perf_counter() - begun, False
+                return True
+        return False
 
     @contextmanager
     def watch(self, server: Server) -> Iterator[Watch]:
         """The CPU of both sides while the context lasts; set `generator_cpu_s` inside it."""
         server_cores = self.cores.server if server.peer.is_pinned else self.cores.all
         generator_cores = self.cores.generator if server.peer.is_pinned else self.cores.all
-        watch = Watch()
-        pids, begun = server.pids, time.perf_counter()
-        own = time.process_time()
-        cpu_s, stolen_s = machine.cpu_s(pids), machine.stolen_s(self.cores.all)
-        busy = machine.busy_s(server_cores), machine.busy_s(generator_cores), machine.busy_s(self.cores.all)
+        pids, watch = server.pids, Watch()
+
+        def now() -> list[float]:
+            busy = (machine.busy_s(cores) for cores in (server_cores, generator_cores, self.cores.all))
+            return [
+                *busy,
+                machine.cpu_s(pids),
+                machine.stolen_s(self.cores.all),
+                time.process_time(),
+                time.perf_counter(),
+            ]
+
+        before = now()
         yield watch
-        seconds = time.perf_counter() - begun
-        after = machine.busy_s(server_cores), machine.busy_s(generator_cores), machine.busy_s(self.cores.all)
-        watch.server_cpu_s = machine.cpu_s(server.pids) - cpu_s
-        own_s = time.process_time() - own
-        everything_s = after[2] - busy[2]
+        server_busy, generator_busy, busy, cpu_s, stolen_s, own_s, seconds = np.subtract(now(), before).tolist()
+        watch.server_cpu_s = cpu_s
         watch.usage = Usage(
-            server=watch.server_cpu_s / seconds,
+            server=cpu_s / seconds,
             generator=watch.generator_cpu_s / seconds,
-            others=max(0.0, everything_s - watch.server_cpu_s - max(watch.generator_cpu_s, own_s)) / seconds,
-            stolen=(machine.stolen_s(self.cores.all) - stolen_s) / seconds,
-            server_cores_busy=(after[0] - busy[0]) / seconds / len(server_cores),
-            generator_cores_busy=(after[1] - busy[1]) / seconds / len(generator_cores),
+            others=max(0.0, busy - cpu_s - max(watch.generator_cpu_s, own_s)) / seconds,
+            stolen=stolen_s / seconds,
+            server_cores_busy=server_busy / seconds / len(server_cores),
+            generator_cores_busy=generator_busy / seconds / len(generator_cores),
             are_apart=not server_cores & generator_cores,
         )
 
@@ -242,6 +224,11 @@ class Watch:
     generator_cpu_s: float = 0.0
     server_cpu_s: float = 0.0
     usage: Usage = dataclasses.field(default_factory=lambda: Usage(0, 0, 0, 0, 0, 0, are_apart=True))
+
+
+def rounds(n: int) -> range:
+    """The rounds' numbers."""
+    return range(1, n + 1)
 
 
 def say(text: str) -> None:

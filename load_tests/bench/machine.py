@@ -32,11 +32,6 @@ class Cores:
         """Both."""
         return self.server | self.generator
 
-    @property
-    def are_apart(self) -> bool:
-        """Whether server and generator have a core each."""
-        return not self.server & self.generator
-
 
 @contextmanager
 def on(cores: Iterable[int]) -> Iterator[None]:
@@ -124,21 +119,35 @@ def _status_mb(pids: Iterable[int], field: str) -> float:
     return total * 1024 / 1e6
 
 
-def open_files(pids: Iterable[int]) -> int:
-    """File descriptors that processes hold, sockets among them."""
+@dataclass(frozen=True)
+class Held:
+    """What processes hold; a difference says what they hold more."""
+
+    open_files: int
+    """File descriptors, sockets among them."""
+    threads: int
+    resident_mb: float
+
+    def __sub__(self, earlier: Held) -> Held:
+        return Held(
+            self.open_files - earlier.open_files,
+            self.threads - earlier.threads,
+            self.resident_mb - earlier.resident_mb,
+        )
+
+
+def held(pids: Iterable[int]) -> Held:
+    """What processes hold now."""
+    pids = list(pids)
+    return Held(_entries(pids, "fd"), _entries(pids, "task"), resident_mb(pids))
+
+
+def _entries(pids: Iterable[int], folder: str) -> int:
+    """Files in /proc/PID/`folder`."""
     total = 0
     for pid in pids:
         with suppress(OSError):
-            total += sum(1 for _ in (PROC / f"{pid}/fd").iterdir())
-    return total
-
-
-def threads(pids: Iterable[int]) -> int:
-    """Threads of processes."""
-    total = 0
-    for pid in pids:
-        with suppress(OSError):
-            total += sum(1 for _ in (PROC / f"{pid}/task").iterdir())
+            total += sum(1 for _ in (PROC / f"{pid}/{folder}").iterdir())
     return total
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from causeway.training import provenance
-from load_tests.bench import machine
+from load_tests.bench import goals, machine
 from load_tests.bench.bench import Bench, plain
 from load_tests.bench.work import ROOT
 
@@ -20,7 +20,8 @@ LIBRARIES = ("fastapi", "httptools", "litserve", "msgspec", "orjson", "pydantic"
 
 
 def result(bench: Bench, scenarios: Mapping[str, Any], *, at: str, seconds: float, wrk_version: str) -> dict[str, Any]:
-    """Values for JSON: when and where, of what, with which settings, and all rounds of all scenarios."""
+    """Values for JSON: when and where, of what, with which settings, the goals, and all rounds of all scenarios."""
+    told = plain(scenarios)
     return {
         "at": at,
         "seconds": round(seconds),
@@ -35,7 +36,8 @@ def result(bench: Bench, scenarios: Mapping[str, Any], *, at: str, seconds: floa
         "contestants": {peer.name: {"title": peer.title, "command": _command(peer.command)} for peer in bench.peers},
         "failures": plain(bench.failures),
         "skipped": bench.skipped,
-        "scenarios": dict(scenarios),
+        "goals": goals.seen(told),
+        "scenarios": told,
     }
 
 

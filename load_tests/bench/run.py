@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from load_tests.bench.wrk import Load
+
 FULL = 0.95
 """A core that ran for this share of the time had nothing left."""
 
@@ -55,21 +57,8 @@ class Run:
     connections: int
     rows: int
     """Rows in each request."""
-    seconds: float
-    answers_200: int
-    answers_other: int
-    """Answers with any other status."""
-    broken: int
-    timed_out: int
-    requests_per_s: float
-    """Answers with status 200 a second."""
-    rows_per_s: float
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    p999_ms: float
-    max_ms: float
-    """Latencies of all answers, whatever their status."""
+    load: Load
+    """What wrk saw."""
     server_cpu_us: float | None
     """User and system microseconds of the server for each answer with status 200; None without such."""
     peak_mb: float
@@ -77,6 +66,21 @@ class Run:
     usage: Usage
     bound_by: str
     is_disturbed: bool
-    settled_s: float
-    """How long it took before the run until all servers were quiet."""
     is_settled: bool
+    """Whether all servers were quiet before it."""
+
+    @property
+    def requests_per_s(self) -> float:
+        """Answers with status 200 a second."""
+        return self.load.answers_200 / self.load.seconds
+
+    @property
+    def rows_per_s(self) -> float:
+        """Rows in answers with status 200 a second."""
+        return self.requests_per_s * self.rows
+
+    def __str__(self) -> str:
+        return (
+            f"{self.round}: {self.contestant} at {self.connections}: {self.rows_per_s:.0f} rows/s, "
+            f"p99 {self.load.p99_ms:.1f} ms, bound by {self.bound_by}" + (", disturbed" if self.is_disturbed else "")
+        )

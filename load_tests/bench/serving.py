@@ -27,6 +27,7 @@ class Server:
 
     def __init__(self, peer: Peer, model: Model, home: Path, cores: Iterable[int], log: Path) -> None:
         self.peer = peer
+        self.serves = peer, model.tag
         self.port = free_port()
         self._log = log
         command = [part.format(port=self.port) for part in peer.command]

@@ -40,6 +40,11 @@ class Load:
     """Latencies of all answers, whatever their status."""
     generator_cpu_s: float
 
+    @property
+    def requests(self) -> int:
+        """All that came to an end, one way or another."""
+        return self.answers_200 + self.answers_other + self.broken + self.timed_out
+
 
 def version() -> str:
     """wrk's version. Raises `FileNotFoundError` with a sentence where there is none."""

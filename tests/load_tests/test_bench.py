@@ -19,16 +19,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from causeway.runtime import MODEL_FILE, open_runtime
 from load_tests.bench import open_loop, report, summary
 from load_tests.bench.bench import Bench
 from load_tests.bench.checks import first_fault
 from load_tests.bench.client import Answer, request
-from load_tests.bench.peers import PEERS, Peer
+from load_tests.bench.forest import POISON, Forest
+from load_tests.bench.goals import Goal
+from load_tests.bench.peers import Peer
 from load_tests.bench.plan import QUICK
 from load_tests.bench.result import result
 from load_tests.bench.run import Run, Usage
 from load_tests.bench.scenarios import NAMES, one_row
 from load_tests.bench.work import Model
+from load_tests.bench.wrk import Load
 from tests.conftest import ROOT, environment
 
 needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed: apt-get install wrk")
@@ -106,7 +110,7 @@ def test_a_wrong_answer_costs_a_contestant_its_figures_and_the_table_says_so(tmp
         told = result(bench, {"one_row": one_row.run(bench)}, at="now", seconds=1, wrk_version="4")
     runs = told["scenarios"]["one_row"]["runs"]
     assert {run["contestant"] for run in runs} == {"honest"}
-    assert all(run["answers_200"] > 0 == run["answers_other"] for run in runs)
+    assert all(run["load"]["answers_200"] > 0 == run["load"]["answers_other"] for run in runs)
     assert [failure["contestant"] for failure in told["failures"]] == ["liar"]
     assert "| sums, liar | no figures: answer 1 of" in report.markdown(told)
 
@@ -229,47 +233,65 @@ def test_a_run_says_what_bounded_it(usage: Usage, workers: int, bound_by: str) -
 
 
 def run(contestant: str, number: int, requests_per_s: float, *, is_disturbed: bool = False) -> Run:
-    """A run with this rate."""
-    zeros = dict.fromkeys(("p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms", "peak_mb", "settled_s"), 0.0)
-    counts = {"answers_200": 1, "answers_other": 0, "broken": 0, "timed_out": 0}
-    return Run(
-        contestant=contestant,
-        round=number,
-        connections=16,
-        rows=1,
-        seconds=1.0,
-        requests_per_s=requests_per_s,
-        rows_per_s=requests_per_s,
-        server_cpu_us=None,
-        usage=usage(1.0, 0.0),
-        bound_by="server",
-        is_disturbed=is_disturbed,
-        is_settled=True,
-        **zeros,
-        **counts,
-    )
+    """A run of a second with this many answers."""
+    latencies = dict.fromkeys(("p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms"), 1.0)
+    load = Load(1.0, int(requests_per_s), answers_other=0, broken=0, timed_out=0, **latencies, generator_cpu_s=0.0)
+    return Run(contestant, number, 16, 1, load, None, 0.0, usage(1.0, 0.0), "server", is_disturbed, is_settled=True)
 
 
 def test_a_ratio_is_taken_within_a_round_because_the_machine_changes_between_them() -> None:
     slow_then_fast = [run("a", 1, 10), run("b", 1, 20), run("a", 2, 1_000), run("b", 2, 2_000), run("a", 3, 5)]
-    assert summary.ratios(slow_then_fast, "requests_per_s", "a", "b") == {"16": 0.5}
-    assert summary.ratios(slow_then_fast, "server_cpu_us", "a", "b") == {"16": None}
+    ratios = summary.ratios(slow_then_fast, "a")["b"]
+    assert ratios["requests_per_s"] == {"16": {"median": 0.5, "least": 0.5, "most": 0.5}}
+    assert ratios["server_cpu_us"] == {"16": None}
 
 
 def test_a_disturbed_run_counts_only_where_there_is_no_other() -> None:
     disturbed = [run("a", 1, 1, is_disturbed=True), run("b", 1, 1), run("a", 3, 1), run("b", 3, 9, is_disturbed=True)]
     calm = [run("a", 2, 50), run("b", 2, 100)]
-    assert summary.ratios(disturbed + calm, "requests_per_s", "a", "b") == {"16": 0.5}
-    assert summary.ratios(disturbed, "requests_per_s", "a", "b") == {"16": pytest.approx((1 + 1 / 9) / 2)}
-    assert summary.over(disturbed[:1] + calm[:1], {1: 1.0, 2: 100.0}) == 0.5
-    assert summary.medians(disturbed[:1])["a"]["16"]["requests_per_s"] == 1
+    assert summary.ratio(disturbed + calm, "requests_per_s", "a", "b") == {"median": 0.5, "least": 0.5, "most": 0.5}
+    assert summary.ratio(disturbed, "requests_per_s", "a", "b") == pytest.approx(
+        {"median": (1 + 1 / 9) / 2, "least": 1 / 9, "most": 1}
+    )
+    assert (summary.over_engine(disturbed[:1] + calm[:1], {1: 1.0, 2: 100.0})["a"] or {})["median"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("goal", "value", "is_met"),
+    [
+        (Goal("most", "here.x", at_least=0.7), 0.7, True),
+        (Goal("most", "here.x", at_least=0.7), 0.69, False),
+        (Goal("least", "here.x", at_most=0), 0, True),
+        (Goal("least", "here.x", at_most=0), {"median": 0.1, "least": 0.0, "most": 1.0}, False),
+        (Goal("least", "here.x", at_most=0), None, None),
+        (Goal("told", "here.x"), 3, None),
+        (Goal("elsewhere", "there.x", at_most=0), 3, None),
+    ],
+)
+def test_a_goal_is_met_by_the_median_and_by_nothing_that_was_not_measured(
+    goal: Goal, value: object, is_met: bool | None
+) -> None:
+    assert goal.seen({"here": {"x": value}})["is_met"] is is_met
+
+
+def test_the_dear_model_gives_to_the_bit_what_its_trees_add_up_to_and_fails_with_a_poisoned_row(tmp_path: Path) -> None:
+    X = np.random.default_rng(0).random((64, 15)).astype(np.float32)
+    forest = Forest.draw(1_000, X, seed=0)
+    (tmp_path / MODEL_FILE).write_bytes(forest.to_onnx(X.shape[1]))
+    runtime = open_runtime(tmp_path)
+    assert np.array_equal(runtime.run(X)[:, 0], forest.predict(X))
+    assert len(np.unique(forest.predict(X))) == len(X)
+    X[7, 0] = POISON
+    with pytest.raises(Exception, match="GatherElements"):
+        runtime.run(X)
 
 
 @needs_wrk
-def test_a_quick_run_measures_every_contestant_in_every_scenario_and_tells_its_circumstances(tmp_path: Path) -> None:
+def test_a_quick_run_shows_every_scenario_and_tells_its_circumstances(tmp_path: Path) -> None:
     output = tmp_path / "bench.json"
+    options = ("--quick", "--peers", "ceiling,causeway,fastapi_onnx", "--output", str(output))
     done = subprocess.run(
-        [sys.executable, "-m", "load_tests.bench", "--quick", "--output", str(output)],
+        [sys.executable, "-m", "load_tests.bench", *options],
         cwd=ROOT,
         env=environment(tmp_path),
         capture_output=True,
@@ -279,28 +301,26 @@ def test_a_quick_run_measures_every_contestant_in_every_scenario_and_tells_its_c
     assert done.returncode == 0, done.stderr
     told = json.loads(output.read_text())
     assert told["failures"] == []
-    assert set(told["scenarios"]) == set(NAMES)
     assert {"at", "commit", "cpu", "cores", "system", "seed", "settings"} <= set(told)
     assert {"bentoml", "onnxruntime", "scikit-learn", "uvicorn", "wrk"} <= set(told["versions"])
 
-    able = {peer.name for peer in PEERS} - set(told["skipped"])
-    runs = told["scenarios"]["one_row"]["runs"]
-    assert {run["contestant"] for run in runs} == able
-    assert all(run["answers_200"] > 0 for run in runs)
-    assert {run["contestant"] for run in told["scenarios"]["thousand_rows"]["runs"]} == able - {"bentoml_batchable"}
-    assert {run["contestant"] for run in told["scenarios"]["two_workers"]["runs"]} == {
-        "causeway_1_worker",
-        "causeway_2_workers",
-    }
-    assert told["scenarios"]["dear"]["over_best"] > 0
-    (overload,) = told["scenarios"]["overload"]["rounds"]
-    assert sum(overload["statuses"].values()) == pytest.approx(overload["offered_per_s"] * overload["seconds"])
-    (hang_up,) = told["scenarios"]["hang_up"]["rounds"]
-    assert hang_up["next_status"] == 200
+    scenarios = told["scenarios"]
+    assert set(scenarios) == set(NAMES)
+    able = {"ceiling", "causeway", "fastapi_onnx"} - set(told["skipped"])
+    for name in ("one_row", "thousand_rows"):
+        assert {run["contestant"] for run in scenarios[name]["runs"]} == able
+        assert all(run["load"]["answers_200"] > 0 for run in scenarios[name]["runs"])
+    assert {run["contestant"] for run in scenarios["two_workers"]["runs"]} == {"one_worker", "two_workers"}
+    assert scenarios["scraped"]["scrapes"] > 0
+    assert scenarios["livez"]["rounds"][0]["body_status"] == 200
+    assert set(scenarios["overload"]["rounds"][0]["statuses"]) <= {"200", "503", "504", "none", "not_sent"}
+    assert scenarios["poison"]["innocent"] == 15 * scenarios["poison"]["groups"]
+    assert scenarios["hang_up"]["rounds"][0]["next_status"] == 200
 
+    missing = {goal["path"] for goal in told["goals"] if goal["median"] is None}
+    unmeasured = (".64", ".512", "bentoml_plain", *told["skipped"], "refused_p99_ms", "accepted_p99_ms")
+    assert all(any(part in path for part in unmeasured) for path in missing), missing
     assert done.stdout.strip() == report.markdown(told).strip()
-    for contestant in told["contestants"].values():
-        assert contestant["title"] in done.stdout
 
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{report.BEGIN}old\n{report.END}after\n")

@@ -30,6 +30,8 @@ class Peer:
     """Environment variables for it."""
     is_model: bool = True
     """Otherwise it answers fixed bytes, and only their number is checked."""
+    is_slow: bool = False
+    """Whether it answers hundreds of requests a second rather than thousands."""
     workers: int = 1
     is_pinned: bool = True
     """Whether it runs on the server's core; otherwise on all of them, the generator's too."""
@@ -64,13 +66,23 @@ CEILING = Peer(
 )
 CAUSEWAY = Peer("causeway", "**Causeway**: `bentoml serve`, as it comes", _bentoml())
 BENTOML = Peer(
-    "bentoml_plain", "BentoML `@bentoml.api`, scikit-learn", _bentoml("load_tests.bench.peers.bentoml_plain:Plain")
+    "bentoml_plain",
+    "BentoML `@bentoml.api`, scikit-learn",
+    _bentoml("load_tests.bench.peers.bentoml_plain:Plain"),
+    is_slow=True,
 )
 BENTOML_BATCHABLE = Peer(
-    "bentoml_batchable", "the same, `batchable=True`", _bentoml("load_tests.bench.peers.bentoml_batchable:Batchable")
+    "bentoml_batchable",
+    "the same, `batchable=True`",
+    _bentoml("load_tests.bench.peers.bentoml_batchable:Batchable"),
+    is_slow=True,
 )
 FASTAPI_SKLEARN = Peer(
-    "fastapi_sklearn", "FastAPI + scikit-learn, as a tutorial would", _uvicorn("fastapi_sklearn"), needs=("fastapi",)
+    "fastapi_sklearn",
+    "FastAPI + scikit-learn, as a tutorial would",
+    _uvicorn("fastapi_sklearn"),
+    needs=("fastapi",),
+    is_slow=True,
 )
 FASTAPI_ONNX = Peer(
     "fastapi_onnx",
@@ -83,6 +95,7 @@ LITSERVE = Peer(
     "LitServe + scikit-learn, as its docs would",
     (sys.executable, "-m", "load_tests.bench.peers.litserve_sklearn", "{port}"),
     needs=("litserve",),
+    is_slow=True,
 )
 
 PEERS = (CEILING, CAUSEWAY, BENTOML, BENTOML_BATCHABLE, FASTAPI_SKLEARN, FASTAPI_ONNX, LITSERVE)

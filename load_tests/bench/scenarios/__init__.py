@@ -7,12 +7,14 @@ from typing import Any, Protocol, cast
 
 from load_tests.bench.bench import Bench
 
-NAMES = ("one_row", "thousand_rows", "two_workers", "dear", "overload", "hang_up")
+NAMES = ("one_row", "thousand_rows", "scraped", "two_workers", "livez", "dear", "overload", "poison", "hang_up")
 """In the order in which they run: scenarios with the same servers are neighbours."""
 
 
 class Scenario(Protocol):
     """What a file here offers."""
+
+    __doc__: str | None
 
     @staticmethod
     def run(bench: Bench) -> dict[str, Any]:

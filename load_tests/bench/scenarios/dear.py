@@ -5,41 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 from load_tests.bench import summary
-from load_tests.bench.bench import Bench, plain
+from load_tests.bench.bench import Bench, rounds
 from load_tests.bench.peers import CAUSEWAY
+from load_tests.bench.run import Run
 
 
 def run(bench: Bench) -> dict[str, Any]:
-    """Causeway's rows a second, beside the engine's in process in the same rounds.
-
-    `over_best`: at the batch size that suits the engine best; `over_best_that_fits`: at the best one that the
-    connections can fill with one row each.
-    """
+    """Causeway's rows a second, beside the engine's in process at its best batch size in the same rounds."""
     plan, model = bench.plan, bench.dear
-    work = model.work(1)
+    work, engine = model.work(1), bench.engine(model)
     servers = bench.serve([CAUSEWAY], model, work)
-    bench.warm_up(servers, work, plan.dear_connections)
-    best, fitting = bench.best_batch(), bench.best_batch(plan.dear_connections)
+    bench.warm_up(servers, work, plan.some_connections)
+    curve = engine.curve(plan.engine_batches, plan.engine_s / 2)
+    best = max(curve, key=lambda size: curve[size])
+    runs: list[Run] = []
     best_per_s: dict[int, float] = {}
-    fitting_per_s: dict[int, float] = {}
-    one_per_s: dict[int, float] = {}
-    runs = []
-    for number in bench.rounds():
-        for rates, size in ((one_per_s, 1), (fitting_per_s, fitting), (best_per_s, best)):
-            rates[number] = bench.dear_engine.rows_per_s(size, plan.run_s / 3)
-        runs += [bench.measure(server, work, number, plan.dear_connections) for server in servers]
-    bench.check(servers, model, work)
-    runs = bench.kept(runs)
+    for number in rounds(plan.few_rounds):
+        best_per_s[number] = engine.rows_per_s(best, plan.engine_s)
+        runs += [bench.measure(server, work, number, plan.some_connections, plan.dear_run_s) for server in servers]
+    bench.check(model, work)
+    told = bench.told(runs, CAUSEWAY.name)
     return {
-        "model": plain(model.facts),
+        "model": model.facts,
+        "engine_rows_per_s_by_batch": curve,
+        "engine_ms_a_row_alone": 1000 / curve[min(curve)],
+        "engine_ms_a_row_at_best": 1000 / curve[best],
         "best_batch": best,
-        "best_batch_that_fits": fitting,
-        "engine_rows_per_s_by_batch": plain(bench.dear_curve),
-        "engine_rows_per_s": {"one": plain(one_per_s), "best": plain(best_per_s), "that_fits": plain(fitting_per_s)},
-        "engine_ms_for_one_row": plain(summary.median(1000 / rate for rate in one_per_s.values())),
-        "runs": plain(runs),
-        "summary": plain(summary.medians(runs)),
-        "over_best": plain(summary.over(runs, best_per_s)),
-        "over_best_that_fits": plain(summary.over(runs, fitting_per_s)),
-        "caveats": plain(summary.caveats(runs)),
+        "engine_rows_per_s": best_per_s,
+        "over_engine": summary.over_engine(told["runs"], best_per_s),
+        **told,
     }
