@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FileNotFoundError as exc:
         say(str(exc))
         return 1
-    told = go(QUICK if args.quick else FULL, args.only, args.peers, wrk_version)
+    told = go(QUICK if args.quick else FULL, args.only, args.peers, home=args.home, wrk_version=wrk_version)
     output = args.output or (report.RESULTS if is_whole else None)
     if output is not None:
         output.parent.mkdir(exist_ok=True)
@@ -51,11 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if told["failures"] else 0
 
 
-def go(plan: Plan, names: Sequence[str], peers: Sequence[Peer], wrk_version: str) -> dict[str, Any]:
-    """One go over the scenarios: everything that the result file holds."""
+def go(
+    plan: Plan, names: Sequence[str], peers: Sequence[Peer], *, home: Path | None, wrk_version: str
+) -> dict[str, Any]:
+    """One go over the scenarios, with the models in BentoML's `home`: everything that the result file holds."""
     begun, at = time.monotonic(), time.strftime("%Y-%m-%dT%H:%M:%S%z")
     with tempfile.TemporaryDirectory(prefix="causeway-bench-") as scratch:
-        os.environ["BENTOML_HOME"] = str(Path(scratch, "home"))  # before anything imports bentoml
+        os.environ["BENTOML_HOME"] = str(home or Path(scratch, "home"))  # before anything imports bentoml
         with Bench(plan, Path(scratch), peers, say=say) as bench, on(bench.cores.generator):
             scenarios = {}
             for name in names:
@@ -70,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", type=_some(SCENARIOS), default=NAMES, help=f"some of: {','.join(NAMES)}")
     parser.add_argument("--peers", type=_some(CONTESTANTS), default=PEERS, help=f"some of: {','.join(CONTESTANTS)}")
     parser.add_argument("--output", type=Path, help="where the JSON goes (a whole run: load_tests/results/bench.json)")
+    parser.add_argument("--home", type=Path, help="a BENTOML_HOME for the models, which stay there; none trained anew")
     parser.add_argument("--write", action="store_true", help="put the tables into README.md, between its markers")
     return parser
 

@@ -46,8 +46,6 @@ class Bench:
     def __init__(self, plan: Plan, folder: Path, peers: Sequence[Peer] = PEERS, *, say: Callable[[str], None]) -> None:
         self.plan = plan
         self.cores = Cores.divided()
-        self.home = folder / "home"
-        self.home.mkdir(exist_ok=True)
         self.scenario = ""
         self.failures: list[Failure] = []
         self.skipped: dict[str, str] = {}
@@ -68,7 +66,7 @@ class Bench:
         """The model that `make serve` serves."""
         self.say("training the reference model")
         with machine.on(self.cores.all):
-            return work.reference(self.plan, self._folder / "reference", self.home)
+            return work.reference(self.plan, self._folder / "reference")
 
     @cached_property
     def dear(self) -> Model:
@@ -196,7 +194,7 @@ class Bench:
 
     def _start(self, peer: Peer, model: Model) -> Server:
         cores = self.cores.server if peer.is_pinned else self.cores.all
-        server = Server(peer, model, self.home, cores, self._folder / f"{peer.name}.log")
+        server = Server(peer, model, cores, self._folder / f"{peer.name}.log")
         self._servers.append(server)
         return server
 

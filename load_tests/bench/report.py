@@ -78,7 +78,7 @@ def _caption(result: Mapping[str, Any]) -> str:
     return (
         f"Medians of {plan['rounds']} interleaved rounds of {plan['run_s']} s (slower peers: one round in "
         f"{plan['slow_every']}, of {plan['slow_run_s']} s; other work: {plan['few_rounds']} rounds), after warm-up "
-        "that is not counted. Ratios are medians of the ratios within a round, with the least and the most in brackets. "
+        "that is not counted. Ratios are medians of the ratios within a round; in brackets the least and the most. "
         f"{result['cpu']}, {result['cores']} cores, Python {versions['python']}, BentoML {versions['bentoml']}, "
         f"ONNX Runtime {versions['onnxruntime']}, wrk {versions['wrk']}, commit {commit[:12]}"
         f"{f' ({dirt})' if dirt else ''}, seed {result['seed']}. In {bound} of {n_runs} runs the load generator, not "

@@ -25,18 +25,18 @@ STOP_S = 20
 class Server:
     """One contestant, running; `ask_to_end` and `end` end it with all its children."""
 
-    def __init__(self, peer: Peer, model: Model, home: Path, cores: Iterable[int], log: Path) -> None:
+    def __init__(self, peer: Peer, model: Model, cores: Iterable[int], log: Path) -> None:
         self.peer = peer
         self.serves = peer, model.tag
         self.port = free_port()
         self._log = log
         command = [part.format(port=self.port) for part in peer.command]
         # The contestants' settings are their defaults, whatever the shell has set.
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BENTOML", "CAUSEWAY"))}
+        ours = ("BENTOML_CONFIG", "CAUSEWAY_")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         environment = {
             **inherited,
             "BENCH_FOLDER": str(model.folder),
-            "BENTOML_HOME": str(home),
             "BENTOML_DO_NOT_TRACK": "true",
             "OMP_WAIT_POLICY": "PASSIVE",
             "ORT_DISABLE_TELEMETRY": "1",

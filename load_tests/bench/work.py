@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -83,14 +82,11 @@ def body(X: Array) -> bytes:
     return orjson.dumps({"features": np.ascontiguousarray(X)}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def reference(plan: Plan, folder: Path, home: Path) -> Model:
+def reference(plan: Plan, folder: Path) -> Model:
     """The model that `make serve` serves, by the same command, and once more in process for those that unpickle it."""
     folder.mkdir()
-    command = [sys.executable, "train_and_save.py", "gradient_boosting", "--seed", str(plan.seed)]
-    environment = {**os.environ, "BENTOML_HOME": str(home)}
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as saving:
+    command = [sys.executable, "train_and_save.py", "gradient_boosting", "--seed", str(plan.seed), "--if-missing"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as saving:
         parts = split(gradient_boosting.default_data(plan.seed), seed=plan.seed)
         trained = gradient_boosting.train(parts.train, gradient_boosting.Params(), plan.seed)
         shown, _ = saving.communicate()

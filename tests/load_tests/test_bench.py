@@ -287,9 +287,10 @@ def test_the_dear_model_gives_to_the_bit_what_its_trees_add_up_to_and_fails_with
 
 
 @needs_wrk
-def test_a_quick_run_shows_every_scenario_and_tells_its_circumstances(tmp_path: Path) -> None:
+def test_a_quick_run_shows_every_scenario_and_tells_its_circumstances(home: Path, tmp_path: Path) -> None:
     output = tmp_path / "bench.json"
-    options = ("--quick", "--peers", "ceiling,causeway,fastapi_onnx", "--output", str(output))
+    trained = shutil.copytree(home, tmp_path / "home")
+    options = ("--quick", "--peers", "ceiling,causeway,fastapi_onnx", "--output", str(output), "--home", str(trained))
     done = subprocess.run(
         [sys.executable, "-m", "load_tests.bench", *options],
         cwd=ROOT,
