@@ -17,7 +17,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-dev train serve test bench bench-start check format lock image clean
+.PHONY: help setup setup-dev train serve test bench wrk bench-start check format lock image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,9 +52,11 @@ serve: train ## train if needed, then serve on PORT=3000
 test: setup-dev ## set up and run the tests
 	$(BIN)/python -m pytest
 
-bench: $(VENV)/.bench ## measure Causeway beside its peers and write README.md's table (Linux, wrk; about 9 minutes)
-	@command -v wrk >/dev/null || { echo "make bench needs wrk, the load generator: apt-get install wrk" >&2; exit 1; }
+bench: wrk $(VENV)/.bench ## measure Causeway beside its peers and write README.md's table (Linux, wrk; 9 minutes)
 	$(BIN)/python -m load_tests.bench --write
+
+wrk:
+	@command -v wrk >/dev/null || { echo "make bench needs wrk, the load generator: apt-get install wrk" >&2; exit 1; }
 
 bench-start: train ## measure clone to prediction, serve to ready, and the simulator
 	$(BIN)/python load_tests/start.py

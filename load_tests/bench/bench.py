@@ -126,7 +126,7 @@ class Bench:
         machine.forget_peak(server.pids)
         with self.watch(server) as watch:
             load = self._load(server, work, connections, seconds)
-            watch.generator_cpu_s = load.generator_cpu_s
+            watch.generator_cpu_s, watch.seconds = load.generator_cpu_s, load.seconds
         run = Run(
             contestant=server.peer.name,
             round=number,
@@ -156,7 +156,7 @@ class Bench:
 
     @contextmanager
     def watch(self, server: Server) -> Iterator[Watch]:
-        """The CPU of both sides while the context lasts; set `generator_cpu_s` inside it."""
+        """The CPU of both sides while the context lasts; inside it, set what the generator says of itself."""
         server_cores = self.cores.server if server.peer.is_pinned else self.cores.all
         generator_cores = self.cores.generator if server.peer.is_pinned else self.cores.all
         pids, watch = server.pids, Watch()
@@ -173,15 +173,16 @@ class Bench:
 
         before = now()
         yield watch
-        server_busy, generator_busy, busy, cpu_s, stolen_s, own_s, seconds = np.subtract(now(), before).tolist()
+        server_busy, generator_busy, busy, cpu_s, stolen_s, own_s, lasted_s = np.subtract(now(), before).tolist()
+        seconds = watch.seconds or lasted_s
         watch.server_cpu_s = cpu_s
         watch.usage = Usage(
             server=cpu_s / seconds,
             generator=watch.generator_cpu_s / seconds,
             others=max(0.0, busy - cpu_s - max(watch.generator_cpu_s, own_s)) / seconds,
             stolen=stolen_s / seconds,
-            server_cores_busy=server_busy / seconds / len(server_cores),
-            generator_cores_busy=generator_busy / seconds / len(generator_cores),
+            server_cores_busy=min(1.0, server_busy / seconds / len(server_cores)),
+            generator_cores_busy=min(1.0, generator_busy / seconds / len(generator_cores)),
             are_apart=not server_cores & generator_cores,
         )
 
@@ -220,6 +221,9 @@ class Watch:
     """What `Bench.watch` found; complete once its context has ended."""
 
     generator_cpu_s: float = 0.0
+    """Of the load generator, which has ended then and is not asked."""
+    seconds: float = 0.0
+    """How long there was load; 0: as long as the context."""
     server_cpu_s: float = 0.0
     usage: Usage = dataclasses.field(default_factory=lambda: Usage(0, 0, 0, 0, 0, 0, are_apart=True))
 

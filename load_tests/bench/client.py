@@ -21,7 +21,13 @@ class Answer:
     body: bytes
     at_s: float
     """time.perf_counter() when its last byte was here."""
-    has_retry_after: bool = False
+    head: bytes = b""
+    """Status line and headers in lower case."""
+
+    def header(self, name: bytes) -> bytes | None:
+        """The value of the header `name`, which is in lower case."""
+        _, is_there, rest = self.head.partition(b"\r\n" + name + b":")
+        return rest.partition(b"\r\n")[0].strip() if is_there else None
 
 
 def request(body: bytes, headers: Mapping[str, str] | None = None, *, path: str = "/predict") -> bytes:
@@ -83,13 +89,14 @@ class Connection(asyncio.Protocol):
                 return
             self._head_end, self._end = head_end, head_end + int(length[1])
         if len(self._received) >= self._end:
-            head, body = self._received[: self._head_end].lower(), bytes(self._received[self._head_end : self._end])
+            head = bytes(self._received[: self._head_end]).lower()
+            body = bytes(self._received[self._head_end : self._end])
             del self._received[: self._end]
             self._end = 0
             if b"\r\nconnection: close" in head:
                 self.is_open = False
                 self._transport.close()
-            self._tell(Answer(int(head[9:12]), body, time.perf_counter(), b"\r\nretry-after:" in head))
+            self._tell(Answer(int(head[9:12]), body, time.perf_counter(), head))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False

@@ -19,7 +19,7 @@ def series(port: int) -> dict[str, float]:
         return {}
 
 
-def growth(before: dict[str, float], after: dict[str, float], prefix: str) -> dict[str, float]:
-    """By how much the series whose names start with `prefix` grew; those that did not are left out."""
-    grown = {name: value - before.get(name, 0.0) for name, value in after.items() if name.startswith(prefix)}
-    return {name: value for name, value in grown.items() if value}
+def growth(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """By how much Causeway's own series grew; those that did not, and the buckets of histograms, are left out."""
+    grown = {name: value - before.get(name, 0.0) for name, value in after.items() if name.startswith("causeway_")}
+    return {name: value for name, value in grown.items() if value and "_bucket{" not in name}

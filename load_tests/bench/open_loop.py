@@ -156,7 +156,7 @@ class _Generator:
         self._status[number] = answer.status
         if answer.status:
             self._latency_s[number] = answer.at_s - self._start_s - self._due_s[number]
-            self._has_retry_after[number] = answer.has_retry_after
+            self._has_retry_after[number] = answer.header(b"retry-after") is not None
         else:
             self._faults[answer.body.decode(errors="replace")] += 1
         if connection.is_open:

@@ -30,6 +30,9 @@ class Plan:
     connections: tuple[int, ...] = (16, 64, 512)
     """Connections of wrk in `one_row`, each with one request in flight."""
 
+    slow_connections: tuple[int, ...] = (16, 64)
+    """Those for the slow contestants: with more, an answer takes about as long as a run."""
+
     many_rows: int = 1_000
     """Rows in one body in `thousand_rows`."""
 
@@ -91,6 +94,7 @@ QUICK = Plan(
     many_run_s=1,
     warm_up_s=0,
     connections=(16,),
+    slow_connections=(16,),
     scraped_s=2,
     large_body_bytes=2_000_000,
     dear_trees=30_000,

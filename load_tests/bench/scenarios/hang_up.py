@@ -52,6 +52,12 @@ class HungUp:
         """1 when all their rows were computed; without them the cost of reading requests is left."""
         return self.hung_up_cpu_s / max(self.waited_cpu_s, machine.TICK_S)
 
+    @property
+    def rows_computed(self) -> float | None:
+        """Of those who hung up: those in batches that had begun; None where the server does not count rows."""
+        rows = self.counters.get("causeway_rows_total")
+        return None if rows is None else rows - 1
+
 
 def run(bench: Bench) -> dict[str, Any]:
     """CPU that those who hung up cost, beside those who waited, and what the server holds afterwards."""
@@ -65,6 +71,7 @@ def run(bench: Bench) -> dict[str, Any]:
     bench.check(model, work)
     return {
         "hung_up_over_waited": summary.spread(this.hung_up_over_waited for this in done),
+        "rows_computed": summary.spread(this.rows_computed for this in done),
         "next_answer_ms": summary.spread(this.next_answer_ms for this in done),
         # The first round fills pools and caches.
         "growth_after_the_first_round": done[-1].held - done[0].held if done else None,
@@ -92,7 +99,7 @@ def _hang_up(bench: Bench, server: Server, work: Work, number: int) -> HungUp:
         next_status=answer.status,
         is_quiet=is_quiet,
         held=machine.held(server.pids),
-        counters=metrics.growth(series, metrics.series(server.port), "causeway_"),
+        counters=metrics.growth(series, metrics.series(server.port)),
     )
     bench.say(f"hang_up {number}: CPU {result.hung_up_over_waited:.2f} of that for those who waited")
     return result

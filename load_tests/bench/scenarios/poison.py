@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from load_tests.bench import metrics
@@ -29,50 +30,63 @@ PATIENT = {"X-Timeout-Ms": "10000"}
 
 
 def run(bench: Bench) -> dict[str, Any]:
-    """Right answers among the innocent, what the guilty got, and the server's own counts of batches."""
+    """Right answers among the innocent, what the guilty got, and what the server says of the batches."""
     model = bench.dear
     work = model.work(1)
     told: dict[str, Any] = {}
     for server in bench.serve([CAUSEWAY], model, work):
         before = metrics.series(server.port)
-        innocent, guilty = asyncio.run(_groups(bench, server, work))
+        callers = asyncio.run(_groups(bench, server, work))
         after = metrics.series(server.port)
         told = {
             "groups": bench.plan.poison_groups,
-            "innocent": len(innocent),
-            "right_share": sum(fault is None for fault in innocent) / len(innocent),
-            "faults": Counter(fault for fault in innocent if fault is not None).most_common(3),
-            "guilty_statuses": dict(Counter(str(answer.status or "none") for answer in guilty)),
-            "guilty_example": guilty[0].body.decode(errors="replace")[:300],
-            "batches": metrics.growth(before, after, "causeway_batch"),
+            "innocent": len(callers.faults),
+            "right_share": callers.faults.count(None) / len(callers.faults),
+            "faults": Counter(fault for fault in callers.faults if fault is not None).most_common(3),
+            "guilty_statuses": dict(Counter(str(answer.status or "none") for answer in callers.guilty)),
+            "guilty_example": callers.guilty[0].body.decode(errors="replace")[:300],
+            "in_batch_of_16": _share_in_batch(callers.calm),
+            "server_timing_example": (callers.calm[-1].header(b"server-timing") or b"").decode(),
+            "counters": metrics.growth(before, after),
         }
         bench.say(f"poison: {told['right_share']:.4f} of the innocent right, the guilty {told['guilty_statuses']}")
     bench.check(model, work)
     return told
 
 
-async def _groups(bench: Bench, server: Server, work: Work) -> tuple[list[str | None], list[Answer]]:
-    """Per innocent caller what was wrong with the answer (None: nothing), and the answers to the guilty."""
-    X = bench.dear.X
-    busy = request(body(X[:BUSY_ROWS]), PATIENT)
+@dataclass(frozen=True)
+class Callers:
+    """All groups' callers."""
+
+    faults: list[str | None] = field(default_factory=list)
+    """Of each innocent caller's answer, in a sentence; None: it is right."""
+    guilty: list[Answer] = field(default_factory=list)
+    calm: list[Answer] = field(default_factory=list)
+    """The answers to as many groups that had no poisoned row."""
+
+
+async def _groups(bench: Bench, server: Server, work: Work) -> Callers:
+    X, callers = bench.dear.X, Callers()
     poisoned = X[:1].copy()
     poisoned[0, 0] = POISON
-    bad = request(body(poisoned), PATIENT)
+    bad, busy = request(body(poisoned), PATIENT), request(body(X[:BUSY_ROWS]), PATIENT)
     good = [request(each, PATIENT) for each in work.bodies]
     first, *others = [await Connection.open(server.port) for _ in range(1 + GROUP)]
-    innocent: list[str | None] = []
-    guilty: list[Answer] = []
     for _ in range(bench.plan.poison_groups):
-        place, rows = int(bench.rng.integers(GROUP)), bench.rng.integers(len(good), size=GROUP).tolist()
-        asked = [bad if caller == place else good[row] for caller, row in enumerate(rows)]
+        rows = bench.rng.integers(len(good), size=GROUP).tolist()
+        asked = [good[row] for row in rows]
+        callers.calm.extend(await _together(first, busy, others, asked))
+        place = int(bench.rng.integers(GROUP))
+        asked[place] = bad
         answers = await _together(first, busy, others, asked)
-        guilty.append(answers[place])
-        for caller, row in enumerate(rows):
-            if caller != place:
-                innocent.append(first_fault([answers[caller]], [work.expected[row]]))
+        callers.guilty.append(answers.pop(place))
+        expected = [work.expected[row] for row in rows]
+        del expected[place]
+        pairs = zip(answers, expected, strict=True)
+        callers.faults.extend(first_fault([answer], [right]) for answer, right in pairs)
     for connection in (first, *others):
         connection.close()
-    return innocent, guilty
+    return callers
 
 
 async def _together(
@@ -85,3 +99,9 @@ async def _together(
     answers = await asyncio.gather(*(connection.ask(each) for connection, each in pairs))
     await occupied
     return answers
+
+
+def _share_in_batch(answers: Sequence[Answer]) -> float | None:
+    """The share of answers whose Server-Timing says `16 rows`; None where there is no such header."""
+    timings = [timing for timing in (answer.header(b"server-timing") for answer in answers) if timing is not None]
+    return sum(b'"%d rows' % GROUP in timing for timing in timings) / len(timings) if timings else None
