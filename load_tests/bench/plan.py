@@ -51,7 +51,7 @@ class Plan:
     large_body_bytes: int = 50_000_000
     """The body of `livez`."""
 
-    dear_trees: int = 150_000
+    dear_trees: int = 300_000
     """Trees of the dear model."""
 
     dear_run_s: int = 6
@@ -97,7 +97,7 @@ QUICK = Plan(
     slow_connections=(16,),
     scraped_s=2,
     large_body_bytes=2_000_000,
-    dear_trees=30_000,
+    dear_trees=60_000,
     engine_batches=(1, 8, 64),
     engine_s=0.2,
     overload_s=2.0,

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from load_tests.bench.summary import ENOUGH
+
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "load_tests/results/bench.json"
 README = ROOT / "README.md"
@@ -83,7 +85,7 @@ def _caption(result: Mapping[str, Any]) -> str:
         f"ONNX Runtime {versions['onnxruntime']}, wrk {versions['wrk']}, commit {commit[:12]}"
         f"{f' ({dirt})' if dirt else ''}, seed {result['seed']}. In {bound} of {n_runs} runs the load generator, not "
         f"the server, had no time left; in {disturbed} other processes took more than a tenth of a core, and these "
-        "count only where there is no other.\n"
+        f"count only where fewer than {ENOUGH} others do.\n"
     )
 
 

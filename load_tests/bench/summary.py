@@ -1,7 +1,7 @@
 """Many runs in few figures: medians over the rounds, and ratios that are taken within a round.
 
-A run that other people's work disturbed counts only where there is none that was not: what they took is measured
-apart from what the contestant did, so this prefers no result over another.
+Where `ENOUGH` runs were not disturbed by other people's work, only these count: what those took is measured apart from
+what the contestant did, so this prefers no result over another.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from load_tests.bench.run import Run
+
+ENOUGH = 3
+"""Rounds whose median can be believed."""
 
 T = TypeVar("T")
 Spread = dict[str, float] | None
@@ -78,7 +81,7 @@ def ratio(runs: Sequence[Run], figure: str, over: str, under: str) -> Spread:
             divided.append(above / below)
             if not (here[over].is_disturbed or here[under].is_disturbed):
                 calm.append(divided[-1])
-    return spread(calm or divided)
+    return spread(calm if len(calm) >= ENOUGH else divided)
 
 
 def over_engine(runs: Sequence[Run], rows_per_s: Mapping[int, float]) -> dict[str, Spread]:
@@ -115,7 +118,8 @@ def _figures(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _counted(runs: Sequence[Run]) -> Sequence[Run]:
-    return [run for run in runs if not run.is_disturbed] or runs
+    calm = [run for run in runs if not run.is_disturbed]
+    return calm if len(calm) >= ENOUGH else runs
 
 
 def _at(run: Run, contestant: str, connections: int) -> bool:

@@ -246,14 +246,14 @@ def test_a_ratio_is_taken_within_a_round_because_the_machine_changes_between_the
     assert ratios["server_cpu_us"] == {"16": None}
 
 
-def test_a_disturbed_run_counts_only_where_there_is_no_other() -> None:
-    disturbed = [run("a", 1, 1, is_disturbed=True), run("b", 1, 1), run("a", 3, 1), run("b", 3, 9, is_disturbed=True)]
-    calm = [run("a", 2, 50), run("b", 2, 100)]
+def test_disturbed_runs_count_only_where_too_few_others_do() -> None:
+    disturbed = [run("a", 1, 1, is_disturbed=True), run("b", 1, 1), run("a", 2, 1), run("b", 2, 9, is_disturbed=True)]
+    calm = [run(name, number, rate) for number in (3, 4, 5) for name, rate in (("a", 50), ("b", 100))]
     assert summary.ratio(disturbed + calm, "requests_per_s", "a", "b") == {"median": 0.5, "least": 0.5, "most": 0.5}
-    assert summary.ratio(disturbed, "requests_per_s", "a", "b") == pytest.approx(
-        {"median": (1 + 1 / 9) / 2, "least": 1 / 9, "most": 1}
-    )
-    assert (summary.over_engine(disturbed[:1] + calm[:1], {1: 1.0, 2: 100.0})["a"] or {})["median"] == 0.5
+    assert summary.ratio(disturbed + calm[2:], "requests_per_s", "a", "b") == {"median": 0.5, "least": 1 / 9, "most": 1}
+    rates = dict.fromkeys(range(1, 6), 100.0)
+    assert (summary.over_engine(disturbed[:1] + calm, rates)["a"] or {})["least"] == 0.5
+    assert (summary.over_engine(disturbed[:1] + calm[2:], rates)["a"] or {})["least"] == 0.01
 
 
 @pytest.mark.parametrize(
