@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -22,6 +23,8 @@ from load_tests.bench.scenarios import NAMES, scenario
 
 T = TypeVar("T")
 SCENARIOS = {name: name for name in NAMES}
+OPEN_FILES = 16_384
+"""More than there are connections in any scenario."""
 CONTESTANTS = {peer.name: peer for peer in PEERS}
 
 
@@ -32,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     is_whole = not args.quick and args.only == NAMES and args.peers == PEERS
     if args.write and not is_whole:
         parser.error("--write belongs to a whole run: the README's figures come from one go")
+    _allow_open_files()
     try:
         wrk_version = wrk.version()
     except FileNotFoundError as exc:
@@ -57,13 +61,22 @@ def go(
     """One go over the scenarios, with the models in BentoML's `home`: everything that the result file holds."""
     begun, at = time.monotonic(), time.strftime("%Y-%m-%dT%H:%M:%S%z")
     with tempfile.TemporaryDirectory(prefix="causeway-bench-") as scratch:
-        os.environ["BENTOML_HOME"] = str(home or Path(scratch, "home"))  # before anything imports bentoml
+        os.environ["BENTOML_HOME"] = str(
+            home.resolve() if home else Path(scratch, "home")
+        )  # before anything imports bentoml
         with Bench(plan, Path(scratch), peers, say=say) as bench, on(bench.cores.generator):
             scenarios = {}
             for name in names:
                 bench.scenario = name
                 scenarios[name] = scenario(name).run(bench)
     return result(bench, scenarios, at=at, seconds=time.monotonic() - begun, wrk_version=wrk_version)
+
+
+def _allow_open_files() -> None:
+    """Thousands, here and in the servers that are started from here, where the system allows it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    is_less = most != resource.RLIM_INFINITY and most < OPEN_FILES
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most if is_less else OPEN_FILES, most))
 
 
 def _parser() -> argparse.ArgumentParser:
