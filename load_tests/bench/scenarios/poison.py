@@ -22,7 +22,7 @@ from load_tests.bench.serving import Server
 from load_tests.bench.work import Work, body
 
 GROUP = 16
-BUSY_ROWS = 4
+BUSY_ROWS = 8
 """Rows of the request that keeps the model busy."""
 BUSY_S = 0.002
 """Head start of that request."""
