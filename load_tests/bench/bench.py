@@ -71,9 +71,12 @@ class Bench:
     @cached_property
     def dear(self) -> Model:
         """A forest that takes milliseconds for a row."""
-        model = self.reference
-        self.say("drawing the dear model")
-        return work.dear(self.plan, self._folder / "dear", model)
+        return self._forest("dear", self.plan.dear_trees)
+
+    @cached_property
+    def brittle(self) -> Model:
+        """A forest so small that many rows go into a batch, which a poisoned row makes fail."""
+        return self._forest("brittle", self.plan.brittle_trees)
 
     def engine(self, model: Model) -> Engine:
         """ONNX Runtime with `model`, on the server's core."""
@@ -185,6 +188,11 @@ class Bench:
             generator_cores_busy=min(1.0, generator_busy / seconds / len(generator_cores)),
             are_apart=not server_cores & generator_cores,
         )
+
+    def _forest(self, name: str, n_trees: int) -> Model:
+        model = self.reference
+        self.say(f"drawing the {name} model")
+        return work.forest(name, n_trees, self.plan.seed, self._folder / name, model)
 
     def _able(self, peers: Iterable[Peer]) -> list[Peer]:
         """Those whose packages are installed; the others are noted as skipped."""

@@ -88,7 +88,7 @@ GOALS = (
     Goal("at twice its capacity: p99 of refusals, ms", "overload.figures.refused_p99_ms", at_most=20),
     Goal("at twice its capacity: more memory at the end, MB", "overload.figures.memory_growth_mb", at_most=5),
     Goal("one poisoned row of 16: right answers to the others, share", "poison.right_share", 1),
-    Goal("the same group without it: share of callers in a batch of 16", "poison.in_batch_of_16"),
+    Goal("16 callers without it: share of them in batches of 16 rows or more", "poison.in_batch_of_16"),
     Goal("1 000 that hang up: rows in batches that had begun", "hang_up.rows_computed", at_most=100),
     Goal("1 000 that hang up: CPU over that of answering 1 000", "hang_up.hung_up_over_waited", at_most=0.25),
     Goal("1 000 that hang up: the next caller waits, ms", "hang_up.next_answer_ms"),

@@ -75,6 +75,9 @@ class Plan:
     deadline_ms: float = 200.0
     """X-Timeout-Ms in `overload`."""
 
+    brittle_trees: int = 5_000
+    """Trees of the model in `poison`: some 50 us a row, so that 16 rows are not too many for a batch."""
+
     poison_groups: int = 100
     """Groups of 16 callers in `poison`."""
 

@@ -100,24 +100,24 @@ def reference(plan: Plan, folder: Path) -> Model:
     return Model("fraud:latest", folder, X, trained.predict, facts)
 
 
-def dear(plan: Plan, folder: Path, reference: Model) -> Model:
-    """The forest, saved as the reference version is but for the graph and the samples that are replayed with it."""
+def forest(name: str, n_trees: int, seed: int, folder: Path, reference: Model) -> Model:
+    """A `Forest`, saved as the reference version is but for the graph and the samples that are replayed with it."""
     from causeway import store  # BENTOML_HOME must have been set before anything imports bentoml
 
     folder.mkdir()
     X = reference.X
-    forest = Forest.draw(plan.dear_trees, X, plan.seed)
-    graph = forest.to_onnx(X.shape[1])
+    drawn = Forest.draw(n_trees, X, seed)
+    graph = drawn.to_onnx(X.shape[1])
     (folder / MODEL_FILE).write_bytes(graph)
     pattern = store.find(reference.tag)
     files = {file: pattern.read(file) for file in pattern.metadata["files"]}
     samples = msgspec.json.decode(files["samples.json"])
     replayed = np.array(samples["features"], dtype=np.float32)
-    samples["predictions"] = forest.predict(replayed)[:, np.newaxis].tolist()
+    samples["predictions"] = drawn.predict(replayed)[:, np.newaxis].tolist()
     files |= {MODEL_FILE: graph, "samples.json": msgspec.json.encode(samples)}
-    tag = store.save("dear", files, labels={"family": "forest"}, metadata=pattern.metadata)
-    facts = {"trees": plan.dear_trees, "graph_bytes": len(graph)}
-    return Model(tag, folder, X, forest.predict, facts)
+    tag = store.save(name, files, labels={"family": "forest"}, metadata=pattern.metadata)
+    facts = {"trees": n_trees, "graph_bytes": len(graph)}
+    return Model(tag, folder, X, drawn.predict, facts)
 
 
 def _spread(X: Array, predict: Predict, seed: int) -> Array:
