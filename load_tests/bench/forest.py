@@ -1,9 +1,9 @@
 """Forests of small trees: with enough of them a row takes milliseconds, alone and in a batch alike.
 
-Few large trees would be dear only alone: the first row of a batch waits for a tree's nodes from memory, and the others find
-them in the cache (measured: 20 000 trees of 6 levels, 3.5 ms alone and 0.7 ms in a batch of 128). Trees of two levels
-cost a row about 10 ns each in any batch of 8 and more, and 13 ns alone, so twice the capacity of their server is less
-than a thousand requests a second, and refusing them is not what it is busy with.
+Few large trees would be dear only alone: the first row of a batch waits for a tree's nodes from memory, and the others
+find them in the cache (measured: 20 000 trees of 6 levels, 3.5 ms alone and 0.7 ms in a batch of 128). Trees of two
+levels cost a row about 10 ns each in any batch of 8 and more, and 13 ns alone, so twice the capacity of their server is
+less than a thousand requests a second, and refusing them is not what it is busy with.
 
 The trees are drawn, not trained: only their cost matters. An amount of `POISON` makes the graph fail for its whole
 batch once the trees are done, although the contract allows it.
