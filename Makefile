@@ -21,7 +21,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-dev train port serve test bench-start check format lock image clean
+.PHONY: help setup setup-dev train port serve test bench wrk bench-start check format lock image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ $(VENV)/.dev: requirements/dev.txt | $(BIN)/python
 	$(BIN)/python -m pip install --require-hashes -r $<
 	@touch $@ $(VENV)/.serving
 
+$(VENV)/.bench: requirements/bench.txt $(VENV)/.serving | $(BIN)/python
+	$(BIN)/python -m pip install --require-hashes -r $<
+	@touch $@
+
 train: setup ## train and save a model (FAMILY=gradient_boosting) unless the store has one
 	@$(BIN)/python train_and_save.py "$(FAMILY)" --if-missing --tag-file $(TRAINED)
 
@@ -57,6 +61,12 @@ serve: port $(MODEL) ## train FAMILY if needed and serve it, or CAUSEWAY_MODEL=n
 
 test: setup-dev ## set up and run the tests
 	$(BIN)/python -m pytest
+
+bench: wrk $(VENV)/.bench ## measure Causeway beside its peers and write README.md's table (Linux, wrk; 9 minutes)
+	$(BIN)/python -m load_tests.bench --write
+
+wrk:
+	@command -v wrk >/dev/null || { echo "make bench needs wrk, the load generator: apt-get install wrk" >&2; exit 1; }
 
 bench-start: train ## measure clone to prediction, serve to ready, and the simulator
 	$(BIN)/python load_tests/start.py
@@ -83,6 +93,7 @@ lock: setup-dev ## pin requirements/*.txt again, with hashes
 	cd requirements && ../$(BIN)/$(LOCK) --upgrade dev.in -o dev.txt
 	cd requirements && ../$(BIN)/$(LOCK) training.in -c dev.txt -o training.txt
 	cd requirements && ../$(BIN)/$(LOCK) serving.in -c dev.txt -o serving.txt
+	cd requirements && ../$(BIN)/$(LOCK) bench.in -c dev.txt -o bench.txt
 
 clean: ## remove .venv and caches (not the model store)
 	rm -rf $(VENV) build causeway.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
