@@ -53,11 +53,14 @@ class BodyDecoder:
         """The size up to which a body is decoded at once; learnt."""
 
     def decode(self, body: bytes, decoder: Decoder, max_rows: int) -> Array:
-        """The rows of a body, decoded here and now. Raises the `Refusal` that names the first fault."""
+        """The rows of a body, decoded here and now. Raises the `Refusal` that names the first fault.
+
+        Where finding that takes too long for here, `NeedsSecondReading`: it is work for `decode_beside`.
+        """
         if len(body) < LEAST_BYTES:
             return decoder(body, max_rows)
         started = time.perf_counter()
-        X = decoder(body, max_rows)
+        X = decoder(body, max_rows, reads_twice=False)
         self._cost.learn(len(body), time.perf_counter() - started)
         self.at_once_bytes = self._limit()
         return X

@@ -147,7 +147,8 @@ class Rest:
         if len(pieces) == 1 or sum(map(len, pieces)) <= self._bodies.at_once_bytes:
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             if len(body) <= self._bodies.at_once_bytes:
-                return self._bodies.decode(body, version.decode, max_rows)
+                with suppress(codec.NeedsSecondReading):
+                    return self._bodies.decode(body, version.decode, max_rows)
         return await self._bodies.decode_beside(pieces, version.contract, max_rows)
 
     async def _health(self, request: Request) -> Answer:
