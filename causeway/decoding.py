@@ -34,6 +34,9 @@ LOOP_BUDGET_S = 0.004
 LEAST_BYTES = 32 * 1024
 """What is smaller is decoded at once, whatever was measured: handing it over takes as long."""
 
+MOST_BYTES = 1024 * 1024
+"""What is larger is never decoded at once: bodies that cost little by their bytes say little of those that do not."""
+
 TYPICAL_S_PER_BYTE = 10e-9
 """Where the cost of decoding starts to be learnt from."""
 
@@ -80,7 +83,7 @@ class BodyDecoder:
                 self._idle = asyncio.get_running_loop().call_later(IDLE_S, self._end)
 
     def _limit(self) -> float:
-        return max(LEAST_BYTES, self._cost.size_within(LOOP_BUDGET_S))
+        return min(max(LEAST_BYTES, self._cost.size_within(LOOP_BUDGET_S)), MOST_BYTES)
 
     async def _started(self) -> asyncio.subprocess.Process:
         if self._idle is not None:
