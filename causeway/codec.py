@@ -22,6 +22,10 @@ PIECE_ROWS = 10_000
 """Rows whose predictions are written at a time: some milliseconds."""
 
 
+class NeedsSecondReading(Exception):
+    """A body has a fault to be named, or fields that need a closer look: by Python's parser, which takes its time."""
+
+
 class Decoder:
     """POST /predict bodies to arrays, for one contract.
 
@@ -49,10 +53,11 @@ class Decoder:
         self._pack = struct.Struct(f"={contract.width}f").pack
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(body).decode
 
-    def __call__(self, body: bytes, max_rows: int) -> Array:
+    def __call__(self, body: bytes, max_rows: int, *, reads_twice: bool = True) -> Array:
         """The rows of `body` as an (n_rows, contract.width) float32 array.
 
-        Raises the `Refusal` that names the first fault, with row and column where it has them.
+        Raises the `Refusal` that names the first fault, with row and column where it has them; or, where it may not
+        read the body twice to find that, `NeedsSecondReading`.
         """
         # Counted first: the time and memory of decoding go by the number of values, and nothing can interrupt it.
         if len(body) > FREE_VALUES and body.count(b",") > max(max_rows * (self.contract.n_commas + 1), FREE_VALUES):
@@ -60,9 +65,13 @@ class Decoder:
         try:
             request = self._decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            if not reads_twice:
+                raise NeedsSecondReading from None
             raise _explain(_parse(body), self.contract, max_rows) from None
         features, rows = request.features, request.rows
         if body.count(b":") > (len(rows) * self._width + 1 if rows else 1):
+            if not reads_twice:
+                raise NeedsSecondReading
             _parse(body)  # a name is given twice, or there are fields that msgspec skips
         if not features or rows is not None or len(features) > max_rows:
             _check_fields(features, rows, max_rows)

@@ -34,6 +34,9 @@ LOOP_BUDGET_S = 0.004
 LEAST_BYTES = 32 * 1024
 """What is smaller is decoded at once, whatever was measured: handing it over takes as long."""
 
+MOST_BYTES = 1024 * 1024
+"""What is larger is never decoded at once: bodies that cost little by their bytes say little of those that do not."""
+
 TYPICAL_S_PER_BYTE = 10e-9
 """Where the cost of decoding starts to be learnt from."""
 
@@ -53,11 +56,14 @@ class BodyDecoder:
         """The size up to which a body is decoded at once; learnt."""
 
     def decode(self, body: bytes, decoder: Decoder, max_rows: int) -> Array:
-        """The rows of a body, decoded here and now. Raises the `Refusal` that names the first fault."""
+        """The rows of a body, decoded here and now. Raises the `Refusal` that names the first fault.
+
+        Where finding that takes too long for here, `NeedsSecondReading`: it is work for `decode_beside`.
+        """
         if len(body) < LEAST_BYTES:
             return decoder(body, max_rows)
         started = time.perf_counter()
-        X = decoder(body, max_rows)
+        X = decoder(body, max_rows, reads_twice=False)
         self._cost.learn(len(body), time.perf_counter() - started)
         self.at_once_bytes = self._limit()
         return X
@@ -77,7 +83,7 @@ class BodyDecoder:
                 self._idle = asyncio.get_running_loop().call_later(IDLE_S, self._end)
 
     def _limit(self) -> float:
-        return max(LEAST_BYTES, self._cost.size_within(LOOP_BUDGET_S))
+        return min(max(LEAST_BYTES, self._cost.size_within(LOOP_BUDGET_S)), MOST_BYTES)
 
     async def _started(self) -> asyncio.subprocess.Process:
         if self._idle is not None:

@@ -13,7 +13,7 @@ import math
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -132,7 +132,7 @@ class Rest:
         try:
             pieces = await request.pieces(settings.max_body_bytes)
             arrived = time.perf_counter()
-            X = await self._decode(pieces, variant)
+            X = await self._decode(pieces, variant, request)
         finally:
             if not self._reading.end(task):
                 raise errors.DeadlineExceeded(asked.timeout_ms)
@@ -149,13 +149,14 @@ class Rest:
         timing = _server_timing(decoded - arrived, scored, time.perf_counter() - ready)
         return Answer(200, body, (_CONTENT_JSON, _length(body), (b"x-request-id", request.id.encode()), timing))
 
-    async def _decode(self, pieces: list[bytes], variant: Variant) -> Array:
+    async def _decode(self, pieces: list[bytes], variant: Variant, request: Request) -> Array:
         version, max_rows = variant.version, self._settings.max_rows
         if len(pieces) == 1 or sum(map(len, pieces)) <= self._bodies.at_once_bytes:
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             if len(body) <= self._bodies.at_once_bytes:
-                return self._bodies.decode(body, version.decode, max_rows)
-        return await self._bodies.decode_beside(pieces, version.contract, max_rows)
+                with suppress(codec.NeedsSecondReading):
+                    return self._bodies.decode(body, version.decode, max_rows)
+        return await _unless_gone(request, self._bodies.decode_beside(pieces, version.contract, max_rows))
 
     async def _health(self, request: Request) -> Answer:
         body = {"status": "healthy", "version": self._deployment.champion.version.tag}
@@ -407,6 +408,19 @@ def _json(status: int, body: bytes, request_id: str, *extra: tuple[bytes, bytes]
 
 def _length(body: bytes) -> tuple[bytes, bytes]:
     return b"content-length", b"%d" % len(body)
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, Array]) -> Array:
+    """The result of long work. Ends it and raises `ClientGone` where the client hangs up before."""
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(request.gone())
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise leaving.result()
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
 
 
 def _server_timing(decode_s: float, scored: Scored, encode_s: float) -> tuple[bytes, bytes]:

@@ -78,3 +78,65 @@ def saved(**changed: bytes | None) -> StoredVersion:
     changes = {names[key]: data for key, data in changed.items()}
     files = {name: data for name, data in {**FILES, **changes}.items() if data is not None}
     return store.find(store.save("tiny", files, labels={"family": "tiny"}, metadata={"seed": 0}))
+
+
+def dear(size: int) -> bytes:
+    """Predicts sigmoid(a), which takes it two products of a `size` x `size` matrix a row: some ms each from 256 on.
+
+    Fails for the whole batch where a row has a = 5 or -5, as `POISONABLE`.
+    """
+    loop_inputs = [
+        helper.make_tensor_value_info("i", TensorProto.INT64, []),
+        helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("m", TensorProto.FLOAT, [size, size]),
+    ]
+    loop_outputs = [
+        helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("next", TensorProto.FLOAT, [size, size]),
+    ]
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["go_on"]),
+            helper.make_node("MatMul", ["m", "weights"], ["product"]),
+            helper.make_node("Clip", ["product", "nought", "nought"], ["clipped"]),
+            helper.make_node("Add", ["clipped", "ones"], ["next"]),
+        ],
+        "work",
+        loop_inputs,
+        loop_outputs,
+    )
+    nodes = [
+        helper.make_node("Gather", ["features", "zero"], ["a"], axis=1),
+        helper.make_node("Abs", ["a"], ["size"]),
+        helper.make_node("Cast", ["size"], ["index"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "index"], ["nothing"]),
+        helper.make_node("Shape", ["features"], ["shape"]),
+        helper.make_node("Gather", ["shape", "first"], ["n_rows"]),
+        helper.make_node("Loop", ["n_rows", "", "ones"], ["worked"], body=body),
+        helper.make_node("ReduceMin", ["worked"], ["one"], axes=[0, 1], keepdims=1),
+        helper.make_node("Mul", ["a", "one"], ["b"]),
+        helper.make_node("Sigmoid", ["b"], ["p"]),
+        helper.make_node("Add", ["p", "nothing"], ["predictions"]),
+    ]
+    constants = [
+        helper.make_tensor("zero", TensorProto.INT64, [1], [0]),
+        helper.make_tensor("first", TensorProto.INT64, [], [0]),
+        helper.make_tensor("nought", TensorProto.FLOAT, [], [0.0]),
+        helper.make_tensor("table", TensorProto.FLOAT, [5], [0.0] * 5),
+        helper.make_tensor("weights", TensorProto.FLOAT, [size, size], np.ones((size, size)).ravel()),
+        helper.make_tensor("ones", TensorProto.FLOAT, [size, size], np.ones((size, size)).ravel()),
+    ]
+    inputs = [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, 2])]
+    outputs = [helper.make_tensor_value_info("predictions", TensorProto.FLOAT, [None, 1])]
+    made = helper.make_graph(nodes, "dear", inputs, outputs, constants)
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def sigmoid(features: list[list[float]]) -> list[list[float]]:
+    """What `POISONABLE` and `dear` predict."""
+    return [[float(1 / (1 + np.exp(-np.float32(a))))] for a, _ in features]
+
+
+SIGMOID_SAMPLES = msgspec.json.encode(Samples(SAMPLES.features, sigmoid(SAMPLES.features), 1e-5))

@@ -1,14 +1,17 @@
 """What is counted, and that nobody can make the number of series grow."""
 
+import math
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
-from causeway.monitoring.metrics import Metrics
+from causeway.monitoring.metrics import LATENCY_BUCKETS_S, Durations, Metrics
 from tests.conftest import Server, serving, wait_until
 
 
@@ -44,6 +47,45 @@ def test_each_answer_is_counted_by_endpoint_and_status() -> None:
         == 1
     )
     assert b"# HELP causeway_requests_total Requests that were answered" in generate_latest(registry)
+
+
+@given(st.lists(st.floats(0, 100) | st.sampled_from([*LATENCY_BUCKETS_S, math.inf]), max_size=50))
+def test_many_durations_at_once_count_as_each_of_them_would(seconds: list[float]) -> None:
+    histograms = [
+        Durations("d", "Durations.", ("endpoint",), buckets=LATENCY_BUCKETS_S, registry=CollectorRegistry())
+        for _ in range(2)
+    ]
+    at_once, each = (histogram.labels("/predict") for histogram in histograms)
+    at_once.observe_all(seconds)
+    for one in seconds:
+        each.observe(one)
+    samples = [
+        {(sample.name, *sample.labels.items()): sample.value for sample in next(iter(histogram.collect())).samples}
+        for histogram in histograms
+    ]
+    for values in samples:  # of no labels, but of the time they were made
+        values.pop(("d_created", ("endpoint", "/predict")), None)
+    assert samples[0] == pytest.approx(samples[1])
+
+
+def test_what_the_batcher_and_the_cache_tell_is_counted_when_it_is_flushed() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    for n_rows, released in ((16, "idle"), (3, "idle"), (200, "full")):
+        metrics.batch(n_rows, released)
+    for result in ("miss", "hit", "hit"):
+        metrics.looked_up(result)
+    metrics.poisoned()
+    metrics.refused("overloaded")
+    for _ in range(2):
+        metrics.flush()
+        assert registry.get_sample_value("causeway_rows_total") == 219
+        assert registry.get_sample_value("causeway_batches_total", {"released": "idle"}) == 2
+        assert registry.get_sample_value("causeway_batches_total", {"released": "full"}) == 1
+        assert registry.get_sample_value("causeway_cache_requests_total", {"result": "hit"}) == 2
+        assert registry.get_sample_value("causeway_cache_requests_total", {"result": "miss"}) == 1
+        assert registry.get_sample_value("causeway_poisoned_requests_total") == 1
+        assert registry.get_sample_value("causeway_refusals_total", {"code": "overloaded"}) == 1
 
 
 @pytest.fixture(scope="module")
