@@ -34,6 +34,11 @@ DEAR_ROWS = 2.0
 """Where one row takes most of that time, a batch takes as long as this many: else a model whose cost hardly grows with
 the rows, as on a GPU, would compute them one by one, and never be seen with more."""
 
+GATHERING_S = 10e-6
+"""What it costs a request to wait for the others that have arrived with it. Where a call of the engine costs less beside
+its rows, each request is computed as it comes: with 16 callers of a model with 4 us a call, gathering took a third of the
+throughput."""
+
 BULK_SHARE = 0.1
 """The share of rows that bulk requests get at least while interactive ones would take them all."""
 
@@ -166,6 +171,29 @@ class Batcher:
         self._last_ended = clock()
         self._thread: ThreadPoolExecutor | None = None
         self._is_closed = False
+
+    def compute(self, X: Array) -> Scored | None:
+        """The predictions for X (n_rows, n_features), here and now; None where it is better to `submit`.
+
+        Better: where others wait or are being computed, where it takes long, and where a call of the engine costs so
+        much beside its rows that it is worth gathering them. Raises `Poisoned`.
+        """
+        n_rows = len(X)
+        cost = self.cost
+        if cost.fixed_s > GATHERING_S or cost.seconds(n_rows) > LOOP_BUDGET_S or not self.is_idle or self._is_scheduled:
+            return None
+        started = self._clock()
+        try:
+            predictions = self._predict(X)
+            if not _is_finite(predictions):
+                raise ValueError(NOT_FINITE)
+        except Exception as exc:
+            self._observer.poisoned()
+            raise Poisoned from exc
+        self._last_ended = ended = self._clock()
+        self._observer.batch(n_rows, IDLE)
+        cost.learn(n_rows, ended - started)
+        return Scored(predictions, 0.0, ended - started, n_rows, IDLE)
 
     def submit(self, X: Array, deadline: float, priority: Priority = "interactive") -> Job:
         """A job for X (n_rows, n_features), to be done by `deadline` on the batcher's clock.
@@ -314,7 +342,7 @@ class Batcher:
             predictions = self._predict(
                 parts[0].rows() if len(parts) == 1 else np.concatenate([part.rows() for part in parts])
             )
-            is_finite = np.isfinite(predictions).all()
+            is_finite = _is_finite(predictions)
         except Exception as exc:
             if len(parts) == 1:
                 return [exc]
@@ -371,8 +399,20 @@ class Batcher:
         self.drop(job, reason)
 
 
+NOT_FINITE = "a prediction that is not a finite number"
+
+FEW = 16
+
+
+def _is_finite(predictions: Array) -> bool:
+    """Whether all are finite numbers. Raises `TypeError` where they are no numbers at all."""
+    if predictions.size <= FEW:  # in a fifth of the time
+        return all(map(math.isfinite, predictions.ravel().tolist()))
+    return bool(np.isfinite(predictions).all())
+
+
 def _finite(outcome: Outcome) -> Outcome:
     """The predictions, or an error where one of them is not a number."""
-    if isinstance(outcome, Exception) or np.isfinite(outcome).all():
+    if isinstance(outcome, Exception) or _is_finite(outcome):
         return outcome
-    return ValueError("a prediction that is not a finite number")
+    return ValueError(NOT_FINITE)

@@ -24,7 +24,7 @@ from typing import BinaryIO
 import numpy as np
 
 from causeway import errors
-from causeway.codec import Decoder
+from causeway.codec import Decoder, NeedsSecondReading
 from causeway.contract import Array, Contract
 from causeway.cost import Cost
 
@@ -55,21 +55,28 @@ class BodyDecoder:
         self.at_once_bytes = self._limit()
         """The size up to which a body is decoded at once; learnt."""
 
-    def decode(self, body: bytes, decoder: Decoder, max_rows: int) -> Array:
-        """The rows of a body, decoded here and now. Raises the `Refusal` that names the first fault.
+    def at_once(self, pieces: Sequence[bytes], decoder: Decoder, max_rows: int) -> Array | None:
+        """The rows of a body, decoded here and now; None where that takes too long, and `beside` is the place for it.
 
-        Where finding that takes too long for here, `NeedsSecondReading`: it is work for `decode_beside`.
+        Raises the `Refusal` that names the first fault.
         """
-        if len(body) < LEAST_BYTES:
+        n_bytes = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
+        if n_bytes > self.at_once_bytes:
+            return None
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if n_bytes < LEAST_BYTES:
             return decoder(body, max_rows)
         started = time.perf_counter()
-        X = decoder(body, max_rows, reads_twice=False)
-        self._cost.learn(len(body), time.perf_counter() - started)
+        try:
+            X = decoder(body, max_rows, reads_twice=False)
+        except NeedsSecondReading:
+            return None
+        self._cost.learn(n_bytes, time.perf_counter() - started)
         self.at_once_bytes = self._limit()
         return X
 
-    async def decode_beside(self, pieces: Sequence[bytes], contract: Contract, max_rows: int) -> Array:
-        """The same in the other process, one body at a time. Cancelled, it ends that process and its work."""
+    async def beside(self, pieces: Sequence[bytes], contract: Contract, max_rows: int) -> Array:
+        """The same in another process, one body at a time. Cancelled, it ends that process and its work."""
         async with self._turn:
             try:
                 process = await self._started()

@@ -23,7 +23,7 @@ from causeway import admission, codec, errors, logs, openapi
 from causeway.batching import Priority, Scored
 from causeway.contract import Array
 from causeway.decoding import BodyDecoder
-from causeway.deployment import Deployment, Variant
+from causeway.deployment import Deployment
 from causeway.monitoring.metrics import FLUSH_S, Metrics
 from causeway.settings import Settings
 
@@ -132,7 +132,10 @@ class Rest:
         try:
             pieces = await request.pieces(settings.max_body_bytes)
             arrived = time.perf_counter()
-            X = await self._decode(pieces, variant, request)
+            version, max_rows = variant.version, settings.max_rows
+            X = self._bodies.at_once(pieces, version.decode, max_rows)
+            if X is None:
+                X = await _unless_gone(request, self._bodies.beside(pieces, version.contract, max_rows))
         finally:
             if not self._reading.end(task):
                 raise errors.DeadlineExceeded(asked.timeout_ms)
@@ -148,15 +151,6 @@ class Rest:
         body = variant.encode(*answer) if len(X) <= codec.PIECE_ROWS else await variant.encode.large(*answer)
         timing = _server_timing(decoded - arrived, scored, time.perf_counter() - ready)
         return Answer(200, body, (_CONTENT_JSON, _length(body), (b"x-request-id", request.id.encode()), timing))
-
-    async def _decode(self, pieces: list[bytes], variant: Variant, request: Request) -> Array:
-        version, max_rows = variant.version, self._settings.max_rows
-        if len(pieces) == 1 or sum(map(len, pieces)) <= self._bodies.at_once_bytes:
-            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            if len(body) <= self._bodies.at_once_bytes:
-                with suppress(codec.NeedsSecondReading):
-                    return self._bodies.decode(body, version.decode, max_rows)
-        return await _unless_gone(request, self._bodies.decode_beside(pieces, version.contract, max_rows))
 
     async def _health(self, request: Request) -> Answer:
         body = {"status": "healthy", "version": self._deployment.champion.version.tag}
@@ -247,8 +241,9 @@ class Request:
         if limit_bytes < self._unread_bytes < math.inf:
             raise errors.BodyTooLarge(limit_bytes)
         pieces, size = [], 0
+        self._is_withheld = False
         while self._unread_bytes:
-            piece = await self._piece()
+            piece = self._taken(await self.receive())
             pieces.append(piece)
             size += len(piece)
             if size > limit_bytes:
@@ -281,9 +276,8 @@ class Request:
             await self._linger()
             await send({"type": "http.response.body", "body": b""})
 
-    async def _piece(self) -> bytes:
-        self._is_withheld = False
-        message = await self.receive()
+    def _taken(self, message: Message) -> bytes:
+        """The piece of the body that a message has."""
         if message["type"] == "http.disconnect":
             raise ClientGone
         piece: bytes = message.get("body", b"")
@@ -295,7 +289,7 @@ class Request:
             async with asyncio.timeout(LINGER_S):
                 while self._unread_bytes:
                     async with asyncio.timeout(LINGER_IDLE_S):
-                        await self._piece()
+                        self._taken(await self.receive())
 
 
 Endpoint = Callable[[Request], Awaitable[Answer]]
