@@ -172,6 +172,13 @@ async def many_turns() -> None:
         await asyncio.sleep(0)
 
 
+async def idle(batcher: Batcher) -> None:
+    """Returns once nothing waits or is being computed, and that has been told."""
+    while not batcher.is_idle:
+        await asyncio.sleep(0)
+    await many_turns()
+
+
 # When a batch starts, and what is in it
 
 
@@ -327,9 +334,8 @@ def test_however_rows_are_batched_each_caller_gets_its_own_and_only_the_guilty_f
             else:
                 assert isinstance(outcome, Poisoned)
                 assert outcome.__cause__ is not None
-        await many_turns()
+        await idle(batcher)
         assert told.n_poisoned == sum(request.kind != GOOD for request in requests)
-        assert batcher.is_idle
         assert batcher.wait_s(1) == Batcher(engine, batcher.cost, told, engine.clock).wait_s(1)
         batcher.close()
 
@@ -409,9 +415,8 @@ def test_a_guilty_request_that_is_split_counts_once(per_row_s: float) -> None:
         X[:, 1] = RAISES
         failed, _ = await outcomes([batcher.submit(X, FAR), batcher.submit(rows(1), FAR)])
         assert isinstance(failed, Poisoned)
-        await many_turns()
+        await idle(batcher)
         assert told.n_poisoned == 1
-        assert batcher.is_idle
         batcher.close()
 
     run(main())
@@ -573,8 +578,7 @@ def test_a_deadline_is_told_while_the_engine_hangs_over_the_request_itself() -> 
         engine.go_on()
         again = batcher.submit(rows(1), time.perf_counter() + FAR)
         assert_right(again.X, (await again.future).predictions)
-        await many_turns()
-        assert batcher.is_idle
+        await idle(batcher)
         batcher.close()
 
     run(main())
@@ -600,8 +604,7 @@ def test_work_that_is_dropped_is_never_computed(priority: Priority) -> None:
         results = await outcomes(jobs)
         assert [isinstance(result, Left) for result in results] == [False] + [True] * 8 + [False]
         assert engine.seen == {*range(10), *range(90, 100)}
-        await many_turns()
-        assert batcher.is_idle
+        await idle(batcher)
         batcher.close()
 
     run(main())
@@ -631,8 +634,7 @@ def test_a_split_request_that_is_dropped_halfway_stops_there() -> None:
         results = await outcomes([large, small])
         assert isinstance(results[0], Left)
         assert engine.n_rows == [10, 1]
-        await many_turns()
-        assert batcher.is_idle
+        await idle(batcher)
         batcher.close()
 
     run(main())
@@ -658,9 +660,8 @@ def test_callers_that_are_cancelled_leave_no_waiting_rows_behind(n: int) -> None
         engine.go_on()
         job = batcher.submit(rows(1, 5000), FAR)
         assert_right(job.X, (await job.future).predictions)
-        await many_turns()
+        await idle(batcher)
         assert len(engine.batches) == 2  # the one that was being computed, and the last
-        assert batcher.is_idle
         assert batcher.wait_s(1) == Batcher(engine, batcher.cost, Told(), engine.clock).wait_s(1)
         batcher.close()
 
@@ -693,8 +694,7 @@ def test_whoever_leaves_in_whatever_way_those_who_stay_are_answered_and_no_row_i
         for (_, fate), job, result in zip(requests, jobs, await outcomes(jobs), strict=True):
             if fate == "stay" or not isinstance(result, BaseException):
                 assert_right(job.X, result.predictions)
-        while not batcher.is_idle:
-            await asyncio.sleep(0)
+        await idle(batcher)
         assert batcher.wait_s(1) == Batcher(engine, batcher.cost, Told(), engine.clock).wait_s(1)
         batcher.close()
 
