@@ -384,6 +384,7 @@ def test_a_batch_with_one_guilty_request_costs_few_calls() -> None:
         batcher = steady(engine, Cost(0, CHEAP_S))
         await outcomes([batcher.submit(rows(1, i, RAISES if i == 11 else GOOD), FAR) for i in range(16)])
         assert len(engine.batches) == 1 + 2 * 4
+        batcher.close()
 
     run(main())
 
@@ -437,6 +438,19 @@ def test_predictions_that_are_no_numbers_at_all_fail_their_requests_and_stop_not
 
 
 # On the loop, or in a thread
+
+
+def test_whose_fault_it_is_is_not_found_out_on_the_loop() -> None:
+    async def main() -> None:
+        engine = Engine()
+        batcher = steady(engine, Cost(0, CHEAP_S))
+        await outcomes([batcher.submit(rows(1, i, RAISES), FAR) for i in range(16)])
+        assert engine.was_on_loop == [True] + [False] * 30
+        assert_right(rows(1), (await batcher.submit(rows(1), FAR).future).predictions)
+        assert engine.was_on_loop[-1]
+        batcher.close()
+
+    run(main())
 
 
 @pytest.mark.parametrize(("per_row_s", "is_on_loop"), [(CHEAP_S, True), (DEAR_S, False)])
