@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from causeway.batching import (
@@ -309,6 +309,7 @@ asked = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(
     st.lists(asked, min_size=1, max_size=25),
     st.sampled_from([CHEAP_S, DEAR_S, LOOP_BUDGET_S * 0.95, LOOP_BUDGET_S * 1.05, LOOP_BUDGET_S * 3]),
@@ -682,6 +683,7 @@ def test_callers_that_are_cancelled_leave_no_waiting_rows_behind(n: int) -> None
     run(main())
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(1, 30), st.sampled_from(["stay", "cancel", "drop", "expire"])), min_size=1, max_size=20

@@ -128,15 +128,15 @@ def test_several_bodies_at_once_each_get_their_own_rows() -> None:
 def test_other_coroutines_go_on_while_many_megabytes_are_decoded() -> None:
     async def main(bodies: BodyDecoder) -> None:
         await beside(bodies, GOOD)
-        pieces = large(200_000)
+        pieces = large(100_000)
         decoding = asyncio.create_task(beside(bodies, *pieces))
         turns = 0
         while not decoding.done():
             await asyncio.sleep(0)
             turns += 1
         X = await decoding
-        assert len(X) == 200_000
-        np.testing.assert_array_equal(X[:, 0], np.arange(200_000) % 1000)
+        assert len(X) == 100_000
+        np.testing.assert_array_equal(X[:, 0], np.arange(100_000) % 1000)
         # To hand over and to take back are some hundreds of turns; the rest is waiting that others could use.
         assert turns > 10 * len(pieces)
 
