@@ -36,8 +36,7 @@ the rows, as on a GPU, would compute them one by one, and never be seen with mor
 
 GATHERING_S = 10e-6
 """What it costs a request to wait for the others that have arrived with it. Where a call of the engine costs less beside
-its rows, each request is computed as it comes: with 16 callers of a model with 4 us a call, gathering took a third of the
-throughput."""
+its rows, each request is computed as it comes."""
 
 BULK_SHARE = 0.1
 """The share of rows that bulk requests get at least while interactive ones would take them all."""
@@ -270,16 +269,20 @@ class Batcher:
         if batch is None:
             return
         loop = asyncio.get_running_loop()
+        compute = self._outcomes
         if self._runs_on_loop:
-            self._done(batch, self._outcomes(batch.parts), self._clock())
-            if self._waiting_rows:
-                self._is_scheduled = True
-                loop.call_soon(self._next, DRAINED)
-            return
+            outcomes = self._at_once(batch.parts)
+            if outcomes is not None:
+                self._done(batch, outcomes, self._clock())
+                if self._waiting_rows:
+                    self._is_scheduled = True
+                    loop.call_soon(self._next, DRAINED)
+                return
+            compute = self._apart  # many calls for what was to be one: not on the loop
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="batcher")
         self._in_thread = batch
-        loop.run_in_executor(self._thread, self._outcomes, batch.parts).add_done_callback(self._computed)
+        loop.run_in_executor(self._thread, compute, batch.parts).add_done_callback(self._computed)
 
     def _computed(self, computing: asyncio.Future[list[Outcome]]) -> None:
         batch, self._in_thread = self._in_thread, None
@@ -339,15 +342,28 @@ class Batcher:
     def _outcomes(self, parts: Sequence[Part]) -> list[Outcome]:
         """Of each part. Where the engine fails, it is asked again with halves, until only the guilty fail."""
         try:
-            predictions = self._predict(
-                parts[0].rows() if len(parts) == 1 else np.concatenate([part.rows() for part in parts])
-            )
-            is_finite = _is_finite(predictions)
+            return self._together(parts)
         except Exception as exc:
-            if len(parts) == 1:
-                return [exc]
-            half = len(parts) // 2
-            return self._outcomes(parts[:half]) + self._outcomes(parts[half:])
+            return [exc] if len(parts) == 1 else self._apart(parts)
+
+    def _at_once(self, parts: Sequence[Part]) -> list[Outcome] | None:
+        """Of each part, by one call; None where that failed and more would tell whose fault it is."""
+        try:
+            return self._together(parts)
+        except Exception as exc:
+            return [exc] if len(parts) == 1 else None
+
+    def _apart(self, parts: Sequence[Part]) -> list[Outcome]:
+        """Of each part, computed in two halves."""
+        half = len(parts) // 2
+        return self._outcomes(parts[:half]) + self._outcomes(parts[half:])
+
+    def _together(self, parts: Sequence[Part]) -> list[Outcome]:
+        """Of each part, computed at once. Raises what the engine does."""
+        predictions = self._predict(
+            parts[0].rows() if len(parts) == 1 else np.concatenate([part.rows() for part in parts])
+        )
+        is_finite = _is_finite(predictions)
         outcomes: list[Outcome] = []
         first = 0
         for _, start, stop in parts:

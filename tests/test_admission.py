@@ -6,7 +6,7 @@ import math
 from collections.abc import Awaitable, Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from causeway import errors
@@ -48,6 +48,7 @@ def test_without_time_left_it_is_too_late() -> None:
         assert refused.value.facts == {"timeout_ms": 250}
 
 
+@settings(deadline=None)
 @given(st.floats(1e-3, 10), st.integers(1, 2000))
 def test_where_nothing_waits_rows_are_let_in_that_fit_their_time_and_refused_that_do_not(left_s: float, n: int) -> None:
     batcher = idle(Cost(0, DEAR_S))
@@ -72,6 +73,7 @@ def test_a_queue_that_is_too_long_is_told_with_its_length_and_when_to_come_back(
     busy(check)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3000), st.floats(0.01, 5))
 def test_after_the_time_to_come_back_there_would_be_room(n_rows: int, left_s: float) -> None:
     async def check(engine: HeldEngine, batcher: Batcher) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from causeway.batching import (
@@ -172,6 +172,13 @@ async def many_turns() -> None:
         await asyncio.sleep(0)
 
 
+async def idle(batcher: Batcher) -> None:
+    """Returns once nothing waits or is being computed, and that has been told."""
+    while not batcher.is_idle:
+        await asyncio.sleep(0)
+    await many_turns()
+
+
 # When a batch starts, and what is in it
 
 
@@ -302,6 +309,7 @@ asked = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(
     st.lists(asked, min_size=1, max_size=25),
     st.sampled_from([CHEAP_S, DEAR_S, LOOP_BUDGET_S * 0.95, LOOP_BUDGET_S * 1.05, LOOP_BUDGET_S * 3]),
@@ -327,9 +335,8 @@ def test_however_rows_are_batched_each_caller_gets_its_own_and_only_the_guilty_f
             else:
                 assert isinstance(outcome, Poisoned)
                 assert outcome.__cause__ is not None
-        await many_turns()
+        await idle(batcher)
         assert told.n_poisoned == sum(request.kind != GOOD for request in requests)
-        assert batcher.is_idle
         assert batcher.wait_s(1) == Batcher(engine, batcher.cost, told, engine.clock).wait_s(1)
         batcher.close()
 
@@ -378,6 +385,7 @@ def test_a_batch_with_one_guilty_request_costs_few_calls() -> None:
         batcher = steady(engine, Cost(0, CHEAP_S))
         await outcomes([batcher.submit(rows(1, i, RAISES if i == 11 else GOOD), FAR) for i in range(16)])
         assert len(engine.batches) == 1 + 2 * 4
+        batcher.close()
 
     run(main())
 
@@ -409,9 +417,8 @@ def test_a_guilty_request_that_is_split_counts_once(per_row_s: float) -> None:
         X[:, 1] = RAISES
         failed, _ = await outcomes([batcher.submit(X, FAR), batcher.submit(rows(1), FAR)])
         assert isinstance(failed, Poisoned)
-        await many_turns()
+        await idle(batcher)
         assert told.n_poisoned == 1
-        assert batcher.is_idle
         batcher.close()
 
     run(main())
@@ -432,6 +439,19 @@ def test_predictions_that_are_no_numbers_at_all_fail_their_requests_and_stop_not
 
 
 # On the loop, or in a thread
+
+
+def test_whose_fault_it_is_is_not_found_out_on_the_loop() -> None:
+    async def main() -> None:
+        engine = Engine()
+        batcher = steady(engine, Cost(0, CHEAP_S))
+        await outcomes([batcher.submit(rows(1, i, RAISES), FAR) for i in range(16)])
+        assert engine.was_on_loop == [True] + [False] * 30
+        assert_right(rows(1), (await batcher.submit(rows(1), FAR).future).predictions)
+        assert engine.was_on_loop[-1]
+        batcher.close()
+
+    run(main())
 
 
 @pytest.mark.parametrize(("per_row_s", "is_on_loop"), [(CHEAP_S, True), (DEAR_S, False)])
@@ -573,8 +593,7 @@ def test_a_deadline_is_told_while_the_engine_hangs_over_the_request_itself() -> 
         engine.go_on()
         again = batcher.submit(rows(1), time.perf_counter() + FAR)
         assert_right(again.X, (await again.future).predictions)
-        await many_turns()
-        assert batcher.is_idle
+        await idle(batcher)
         batcher.close()
 
     run(main())
@@ -600,8 +619,7 @@ def test_work_that_is_dropped_is_never_computed(priority: Priority) -> None:
         results = await outcomes(jobs)
         assert [isinstance(result, Left) for result in results] == [False] + [True] * 8 + [False]
         assert engine.seen == {*range(10), *range(90, 100)}
-        await many_turns()
-        assert batcher.is_idle
+        await idle(batcher)
         batcher.close()
 
     run(main())
@@ -631,8 +649,7 @@ def test_a_split_request_that_is_dropped_halfway_stops_there() -> None:
         results = await outcomes([large, small])
         assert isinstance(results[0], Left)
         assert engine.n_rows == [10, 1]
-        await many_turns()
-        assert batcher.is_idle
+        await idle(batcher)
         batcher.close()
 
     run(main())
@@ -658,15 +675,15 @@ def test_callers_that_are_cancelled_leave_no_waiting_rows_behind(n: int) -> None
         engine.go_on()
         job = batcher.submit(rows(1, 5000), FAR)
         assert_right(job.X, (await job.future).predictions)
-        await many_turns()
+        await idle(batcher)
         assert len(engine.batches) == 2  # the one that was being computed, and the last
-        assert batcher.is_idle
         assert batcher.wait_s(1) == Batcher(engine, batcher.cost, Told(), engine.clock).wait_s(1)
         batcher.close()
 
     run(main())
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(1, 30), st.sampled_from(["stay", "cancel", "drop", "expire"])), min_size=1, max_size=20
@@ -693,8 +710,7 @@ def test_whoever_leaves_in_whatever_way_those_who_stay_are_answered_and_no_row_i
         for (_, fate), job, result in zip(requests, jobs, await outcomes(jobs), strict=True):
             if fate == "stay" or not isinstance(result, BaseException):
                 assert_right(job.X, result.predictions)
-        while not batcher.is_idle:
-            await asyncio.sleep(0)
+        await idle(batcher)
         assert batcher.wait_s(1) == Batcher(engine, batcher.cost, Told(), engine.clock).wait_s(1)
         batcher.close()
 

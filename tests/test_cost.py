@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from causeway.cost import RATE, Cost
@@ -14,6 +14,7 @@ per_unit = st.floats(1e-7, 1e-2)
 sizes = st.lists(st.integers(1, 5000), min_size=1, max_size=60)
 
 
+@settings(max_examples=40, deadline=None)
 @given(fixed, per_unit, st.sampled_from([(1, 64), (1, 5000), (100, 200), (30_000, 10**7)]), st.integers(0, 2**32 - 1))
 def test_a_noisy_line_is_learnt_wherever_it_starts(
     fixed_s: float, per_unit_s: float, between: tuple[int, int], seed: int
@@ -30,6 +31,7 @@ def test_a_noisy_line_is_learnt_wherever_it_starts(
         assert cost.seconds(size) == pytest.approx(true_s, rel=0.25, abs=0.15 * usual_s)
 
 
+@settings(deadline=None)
 @given(fixed, per_unit, st.lists(st.tuples(st.integers(1, 10**8), st.floats(0, 100)), max_size=100))
 def test_no_observations_make_a_cost_negative_or_not_a_number(
     fixed_s: float, per_unit_s: float, observations: list[tuple[int, float]]
@@ -41,6 +43,7 @@ def test_no_observations_make_a_cost_negative_or_not_a_number(
         assert 0 <= cost.per_unit_s < math.inf
 
 
+@settings(deadline=None)
 @given(fixed, per_unit, sizes, st.integers(1, 5000), st.floats(0, 1e6))
 def test_one_wild_observation_changes_what_its_size_costs_by_no_more_than_the_rate(
     fixed_s: float, per_unit_s: float, usual: list[int], size: int, seconds: float
@@ -66,6 +69,7 @@ def test_observations_of_one_size_hardly_change_what_others_are_predicted_to_cos
     assert max(large) <= 2 * (fixed_s + per_unit_s * 1000)
 
 
+@settings(deadline=None)
 @given(fixed, per_unit, st.floats(1, 1e6))
 def test_the_size_within_a_time_is_the_inverse_of_the_time_for_a_size(
     fixed_s: float, per_unit_s: float, size: float

@@ -147,7 +147,7 @@ def test_when_the_queue_is_too_long_the_head_of_a_request_is_enough_to_be_refuse
 
 
 def test_interactive_requests_are_answered_beside_a_bulk_backlog(dear: Server, wires: ExitStack) -> None:
-    bulk = [wires.enter_context(Wire(dear)) for _ in range(8)]
+    bulk = [wires.enter_context(Wire(dear)) for _ in range(5)]
     for wire in bulk:
         wire.send(predict(*[0.5] * 40, X_Priority="bulk"))
     with Wire(dear) as wire:

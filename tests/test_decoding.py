@@ -15,7 +15,7 @@ import pytest
 import uvloop
 
 from causeway import decoding, errors
-from causeway.codec import Decoder, NeedsSecondReading
+from causeway.codec import Decoder
 from causeway.contract import Array
 from causeway.decoding import LEAST_BYTES, MOST_BYTES, BodyDecoder
 from models.transactions import CONTRACT
@@ -74,7 +74,7 @@ def large(n_rows: int) -> list[bytes]:
 
 
 async def beside(bodies: BodyDecoder, *pieces: bytes, max_rows: int = 10**6) -> Array:
-    return await bodies.decode_beside(pieces, CONTRACT, max_rows)
+    return await bodies.beside(pieces, CONTRACT, max_rows)
 
 
 def told(refusal: errors.Refusal) -> tuple[Any, ...]:
@@ -103,7 +103,8 @@ def test_the_rows_are_the_same_to_the_bit_beside_as_at_once() -> None:
         for body in (GOOD, features(*[ROW] * 777), named(BY_NAME, BY_NAME), b" " * 100_000 + GOOD):
             pieces = [body[i : i + 1000] for i in range(0, len(body), 1000)]
             away = await beside(bodies, *pieces)
-            at_once = bodies.decode(body, DECODER, MAX_ROWS)
+            at_once = bodies.at_once([body], DECODER, MAX_ROWS)
+            assert at_once is not None
             assert (away.dtype, away.shape) == (at_once.dtype, at_once.shape)
             assert away.tobytes() == at_once.tobytes()
 
@@ -128,15 +129,15 @@ def test_several_bodies_at_once_each_get_their_own_rows() -> None:
 def test_other_coroutines_go_on_while_many_megabytes_are_decoded() -> None:
     async def main(bodies: BodyDecoder) -> None:
         await beside(bodies, GOOD)
-        pieces = large(200_000)
+        pieces = large(100_000)
         decoding = asyncio.create_task(beside(bodies, *pieces))
         turns = 0
         while not decoding.done():
             await asyncio.sleep(0)
             turns += 1
         X = await decoding
-        assert len(X) == 200_000
-        np.testing.assert_array_equal(X[:, 0], np.arange(200_000) % 1000)
+        assert len(X) == 100_000
+        np.testing.assert_array_equal(X[:, 0], np.arange(100_000) % 1000)
         # To hand over and to take back are some hundreds of turns; the rest is waiting that others could use.
         assert turns > 10 * len(pieces)
 
@@ -240,18 +241,17 @@ def test_a_large_body_with_a_fault_is_not_searched_for_it_at_once() -> None:
     bodies = BodyDecoder()
     for body in (features(*[ROW] * 1000, [*ROW[:-1], "x"]), b'{"x": {"y": [' + b"1," * 20_000 + b"1]}, " + GOOD[1:]):
         assert len(body) > LEAST_BYTES
-        with pytest.raises(NeedsSecondReading):
-            bodies.decode(body, DECODER, MAX_ROWS)
+        assert bodies.at_once([body], DECODER, MAX_ROWS) is None
 
 
 def test_a_small_body_with_a_fault_is_refused_at_once() -> None:
     with pytest.raises(errors.NotANumber):
-        BodyDecoder().decode(features([*ROW[:-1], "x"]), DECODER, MAX_ROWS)
+        BodyDecoder().at_once([features([*ROW[:-1], "x"])], DECODER, MAX_ROWS)
 
 
 def test_what_is_decoded_at_once_has_bounds_however_cheap_or_dear_bytes_have_seemed() -> None:
     padded, dense = BodyDecoder(), BodyDecoder()
     for _ in range(300):
-        padded.decode(GOOD.ljust(int(padded.at_once_bytes)), DECODER, MAX_ROWS)
-        dense.decode(features(*[[0] * 15] * 1000), DECODER, MAX_ROWS)
+        padded.at_once([GOOD.ljust(int(padded.at_once_bytes))], DECODER, MAX_ROWS)
+        dense.at_once([features(*[[0] * 15] * 1000)], DECODER, MAX_ROWS)
     assert LEAST_BYTES <= dense.at_once_bytes < padded.at_once_bytes <= MOST_BYTES

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -49,6 +49,7 @@ def test_each_answer_is_counted_by_endpoint_and_status() -> None:
     assert b"# HELP causeway_requests_total Requests that were answered" in generate_latest(registry)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 100) | st.sampled_from([*LATENCY_BUCKETS_S, math.inf]), max_size=50))
 def test_many_durations_at_once_count_as_each_of_them_would(seconds: list[float]) -> None:
     histograms = [
