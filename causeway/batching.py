@@ -34,10 +34,6 @@ DEAR_ROWS = 2.0
 """Where one row takes most of that time, a batch takes as long as this many: else a model whose cost hardly grows with
 the rows, as on a GPU, would compute them one by one, and never be seen with more."""
 
-GATHERING_S = 10e-6
-"""What it costs a request to wait for the others that have arrived with it. Where a call of the engine costs less beside
-its rows, each request is computed as it comes."""
-
 BULK_SHARE = 0.1
 """The share of rows that bulk requests get at least while interactive ones would take them all."""
 
@@ -92,6 +88,7 @@ class Job:
         "is_bulk",
         "is_guilty",
         "may_wait",
+        "n_rows",
         "predictions",
         "submitted",
         "taken",
@@ -101,6 +98,7 @@ class Job:
         self, X: Array, deadline: float, future: asyncio.Future[Scored], submitted: float, is_bulk: bool
     ) -> None:
         self.X = X
+        self.n_rows = len(X)
         self.deadline = deadline
         """In seconds on the batcher's clock, as `submitted`."""
         self.future = future
@@ -125,7 +123,8 @@ class Part(NamedTuple):
 
     def rows(self) -> Array:
         """(stop - start, n_features)."""
-        return self.job.X[self.start : self.stop]
+        job, start, stop = self
+        return job.X if stop - start == job.n_rows else job.X[start:stop]
 
 
 @dataclass(slots=True)
@@ -171,29 +170,6 @@ class Batcher:
         self._thread: ThreadPoolExecutor | None = None
         self._is_closed = False
 
-    def compute(self, X: Array) -> Scored | None:
-        """The predictions for X (n_rows, n_features), here and now; None where it is better to `submit`.
-
-        Better: where others wait or are being computed, where it takes long, and where a call of the engine costs so
-        much beside its rows that it is worth gathering them. Raises `Poisoned`.
-        """
-        n_rows = len(X)
-        cost = self.cost
-        if cost.fixed_s > GATHERING_S or cost.seconds(n_rows) > LOOP_BUDGET_S or not self.is_idle or self._is_scheduled:
-            return None
-        started = self._clock()
-        try:
-            predictions = self._predict(X)
-            if not _is_finite(predictions):
-                raise ValueError(NOT_FINITE)
-        except Exception as exc:
-            self._observer.poisoned()
-            raise Poisoned from exc
-        self._last_ended = ended = self._clock()
-        self._observer.batch(n_rows, IDLE)
-        cost.learn(n_rows, ended - started)
-        return Scored(predictions, 0.0, ended - started, n_rows, IDLE)
-
     def submit(self, X: Array, deadline: float, priority: Priority = "interactive") -> Job:
         """A job for X (n_rows, n_features), to be done by `deadline` on the batcher's clock.
 
@@ -203,7 +179,7 @@ class Batcher:
         now = self._clock()
         job = Job(X, deadline, loop.create_future(), now, priority == "bulk")
         (self._bulk if job.is_bulk else self._interactive).append(job)
-        self._wait(job, len(X))
+        self._wait(job, job.n_rows)
         if self._in_thread is not None or self.cost.seconds(self._waiting_rows) > LOOP_BUDGET_S:
             job.may_wait = True
             timer = loop.call_later(deadline - now, self.drop, job, Expired())
@@ -217,8 +193,8 @@ class Batcher:
     def drop(self, job: Job, reason: BaseException) -> None:
         """Ends a job early; its rows that are not being computed will not be."""
         if not job.future.done():
-            self._wait(job, job.taken - len(job.X))
-            job.taken = len(job.X)
+            self._wait(job, job.taken - job.n_rows)
+            job.taken = job.n_rows
             job.future.set_exception(reason)
 
     def wait_s(self, n_rows: int, priority: Priority = "interactive") -> float:
@@ -234,7 +210,8 @@ class Batcher:
         wait_s = self.cost.fixed_s * n_batches + self.cost.per_unit_s * rows
         if self._in_thread is not None:
             elapsed_s = self._clock() - self._in_thread.started
-            wait_s += max(0.0, self.cost.seconds(self._in_thread.n_rows) - elapsed_s)
+            # A batch that is overdue is expected to take as long again as it is overdue.
+            wait_s += abs(self.cost.seconds(self._in_thread.n_rows) - elapsed_s)
         return wait_s
 
     @property
@@ -256,7 +233,8 @@ class Batcher:
 
     @property
     def _runs_on_loop(self) -> bool:
-        return self.cost.seconds(1) < LOOP_BUDGET_S
+        # With as much time left for rows as a call costs beside them: else batches would be small for no reason.
+        return self.cost.fixed_s + self.cost.seconds(1) < LOOP_BUDGET_S
 
     @property
     def _budget_s(self) -> float:
@@ -311,9 +289,9 @@ class Batcher:
                 self.drop(job, Expired())
             if job.future.done():
                 queue.popleft()
-                self._wait(job, job.taken - len(job.X))  # none, unless its caller was cancelled
+                self._wait(job, job.taken - job.n_rows)  # none, unless its caller was cancelled
                 continue
-            n_rows = min(len(job.X) - job.taken, limit - batch.n_rows)
+            n_rows = min(job.n_rows - job.taken, limit - batch.n_rows)
             if n_rows == 0:
                 batch.released = FULL
                 break
@@ -331,7 +309,7 @@ class Batcher:
         batch.n_rows += n_rows
         job.taken += n_rows
         self._wait(job, -n_rows)
-        if job.taken < len(job.X):
+        if job.taken < job.n_rows:
             queue.append(job)
         if queue is self._bulk:
             # A debt where the part was larger than the credit; none where nobody else asked.
@@ -382,7 +360,7 @@ class Batcher:
                 is_whole = False
                 self._blame(job, outcome)
             elif not job.future.done():
-                predictions = self._joined(job, start, stop, outcome)
+                predictions = outcome if stop - start == job.n_rows else self._joined(job, start, stop, outcome)
                 if predictions is not None:
                     queue_s = ended - job.submitted - job.compute_s
                     job.future.set_result(Scored(predictions, queue_s, job.compute_s, batch.n_rows, batch.released))
@@ -391,13 +369,11 @@ class Batcher:
             self.cost.learn(batch.n_rows, seconds)
 
     def _joined(self, job: Job, start: int, stop: int, outcome: Array) -> Array | None:
-        """All predictions of a job; None while some are missing."""
-        if stop - start == len(job.X):
-            return outcome
+        """All predictions of a job that is in several batches; None while some are missing."""
         if job.predictions is None:
-            job.predictions = np.empty((len(job.X), outcome.shape[1]), dtype=outcome.dtype)
+            job.predictions = np.empty((job.n_rows, outcome.shape[1]), dtype=outcome.dtype)
         job.predictions[start:stop] = outcome
-        return job.predictions if stop == len(job.X) else None
+        return job.predictions if stop == job.n_rows else None
 
     def _wait(self, job: Job, n_rows: int) -> None:
         """Counts so many more rows of a job as waiting; fewer where negative."""

@@ -15,7 +15,11 @@ LEAST_SHARE = 0.01
 
 TRUSTED_ERROR = 1.0
 """An observation further from the prediction than this share of it counts as no further: a pause of the machine is
-seen as one slow batch, not as a model that became ten times dearer."""
+seen as one slow batch, not as a model that became ten times dearer. With each further one in a row it is believed
+twice as much."""
+
+
+MOST_TRUSTED = 1024 * TRUSTED_ERROR
 
 
 class Cost:
@@ -27,12 +31,13 @@ class Cost:
     their noise would make 1 000 rows look twenty times too dear after some minutes of single rows.
     """
 
-    __slots__ = ("_mean_size", "fixed_s", "per_unit_s")
+    __slots__ = ("_mean_size", "_trusted", "fixed_s", "per_unit_s")
 
     def __init__(self, fixed_s: float, per_unit_s: float) -> None:
         self.fixed_s = fixed_s
         self.per_unit_s = per_unit_s
         self._mean_size = 1.0
+        self._trusted = TRUSTED_ERROR
 
     def seconds(self, size: float) -> float:
         """Predicted seconds for work of this size."""
@@ -49,8 +54,12 @@ class Cost:
         predicted = self.fixed_s + self.per_unit_s * size
         self._mean_size += RATE * (size - self._mean_size)
         scaled = size / self._mean_size
-        reach = TRUSTED_ERROR * predicted
-        error = min(max(seconds - predicted, -reach), reach) if reach > 0 else seconds
+        error, reach = seconds - predicted, self._trusted * predicted
+        if -reach <= error <= reach or reach == 0:
+            self._trusted = TRUSTED_ERROR
+        else:
+            self._trusted = min(2 * self._trusted, MOST_TRUSTED)
+            error = math.copysign(reach, error)
         fixed, per_unit = self.fixed_s, self.per_unit_s * self._mean_size
         least = LEAST_SHARE * max(fixed, per_unit) or 1.0
         fixed, per_unit = max(fixed, least), max(per_unit, least)

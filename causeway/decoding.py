@@ -44,6 +44,10 @@ IDLE_S = 30.0
 """After so long without a large body the process is ended, and its memory given back."""
 
 
+GONE = (ConnectionError, asyncio.IncompleteReadError, RuntimeError)
+"""What talking to a process that has ended raises; RuntimeError is uvloop's."""
+
+
 class BodyDecoder:
     """Decodes POST /predict bodies, on the event loop or beside it."""
 
@@ -78,9 +82,15 @@ class BodyDecoder:
     async def beside(self, pieces: Sequence[bytes], contract: Contract, max_rows: int) -> Array:
         """The same in another process, one body at a time. Cancelled, it ends that process and its work."""
         async with self._turn:
+            was_running = self._is_running
             try:
-                process = await self._started()
-                return await _ask(process, pieces, contract, max_rows)
+                try:
+                    return await _ask(await self._started(), pieces, contract, max_rows)
+                except GONE:
+                    if not was_running:  # it died of this very body
+                        raise
+                    self._end()
+                    return await _ask(await self._started(), pieces, contract, max_rows)
             except errors.Refusal:
                 raise
             except BaseException:
@@ -92,10 +102,14 @@ class BodyDecoder:
     def _limit(self) -> float:
         return min(max(LEAST_BYTES, self._cost.size_within(LOOP_BUDGET_S)), MOST_BYTES)
 
+    @property
+    def _is_running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
     async def _started(self) -> asyncio.subprocess.Process:
         if self._idle is not None:
             self._idle.cancel()
-        if self._process is None or self._process.returncode is not None:
+        if not self._is_running or self._process is None:
             path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -124,7 +138,10 @@ async def _ask(
     for piece in (json.dumps(lengths).encode() + b"\n", described, *pieces):
         process.stdin.write(piece)
         await process.stdin.drain()
-    is_refusal, n_bytes = json.loads(await process.stdout.readline())
+    line = await process.stdout.readline()
+    if not line:
+        raise ConnectionResetError("the decoding process ended")
+    is_refusal, n_bytes = json.loads(line)
     data = await process.stdout.readexactly(n_bytes)
     if is_refusal:
         raise pickle.loads(data)  # noqa: S301 - from our own process

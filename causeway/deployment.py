@@ -62,7 +62,7 @@ class Variant:
         deadline = now + timeout_ms / 1000 if deadline is None else deadline
         admission.admit(self.batcher, len(X), deadline - now, timeout_ms, priority)
         try:
-            scored = self.batcher.compute(X) or await self._queued(X, deadline, priority, gone)
+            scored = await self._queued(X, deadline, priority, gone)
         except batching.Expired:
             raise errors.DeadlineExceeded(timeout_ms) from None
         except batching.Poisoned as exc:

@@ -6,7 +6,11 @@ One event a decision (loaded, refused, failed). Requests are not logged, and fea
 from __future__ import annotations
 
 import logging
+import math
 import sys
+import time
+from collections import Counter
+from collections.abc import Hashable
 
 import structlog
 
@@ -36,6 +40,25 @@ def configure(log_format: str) -> None:
     )
     # Requests belong to metrics: uvicorn prepares a line for each as long as there is a handler, and BentoML has one.
     logging.getLogger("uvicorn.access").propagate = False
+
+
+class Repeats:
+    """Which of many equal events are worth a line: the first in every `EVERY_S`. A line with a traceback takes long."""
+
+    EVERY_S = 1.0
+
+    def __init__(self) -> None:
+        self._told_at: dict[Hashable, float] = {}
+        self._untold: Counter[Hashable] = Counter()
+
+    def untold(self, event: Hashable) -> int | None:
+        """How many like it were not told since the last; None if this one is not to be told either."""
+        now = time.monotonic()
+        if now - self._told_at.get(event, -math.inf) < self.EVERY_S:
+            self._untold[event] += 1
+            return None
+        self._told_at[event] = now
+        return self._untold.pop(event, 0)
 
 
 def get() -> structlog.typing.FilteringBoundLogger:

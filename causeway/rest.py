@@ -61,6 +61,7 @@ class Rest:
         self._metrics = metrics
         self._bodies = BodyDecoder()
         self._reading = Deadlines()
+        self._repeats = logs.Repeats()
         self._endpoints: Mapping[str, tuple[Endpoint, tuple[str, ...]]] = {
             "/predict": (self._predict, ("POST",)),
             "/health": (self._health, READ),
@@ -171,7 +172,11 @@ class Rest:
         refusal = exc if isinstance(exc, errors.Refusal) else errors.InternalError()
         cause = exc.__cause__ if refusal is exc else exc
         if refusal.status >= 500 and cause is not None:
-            logs.get().error(refusal.code, request_id=request.id, **refusal.facts, exc_info=cause)
+            untold = self._repeats.untold((refusal.code, type(cause)))
+            if untold is not None:
+                logs.get().error(
+                    refusal.code, request_id=request.id, **refusal.facts, untold_before=untold, exc_info=cause
+                )
         self._metrics.refused(refusal.code)
         waited_ms = (time.perf_counter() - request.started) * 1000
         extra = [(b"server-timing", b"refused;dur=%.3f" % waited_ms)]
