@@ -100,12 +100,22 @@ def test_interactive_requests_are_let_in_past_a_bulk_backlog_and_bulk_requests_a
     busy(check, 1000, "bulk")
 
 
-def test_a_batch_that_hangs_does_not_refuse_everybody_for_ever() -> None:
-    async def check(engine: HeldEngine, batcher: Batcher) -> None:
+def test_a_batch_that_hangs_refuses_everybody_until_it_ends() -> None:
+    async def main() -> None:
+        engine = HeldEngine()
+        batcher = steady(engine, Cost(0, DEAR_S))
+        job = batcher.submit(rows(1), FAR)
+        await engine.begun.acquire()
         engine.clock.now += 1000
+        with pytest.raises(errors.Overloaded):
+            admit(batcher, 1, 1.0, 1000)
+        engine.go_on()
+        await job.future
+        engine.clock.now += 2 * PROBE_S
         admit(batcher, 1, 1.0, 1000)
+        batcher.close()
 
-    busy(check, 10)
+    run(main())
 
 
 def test_a_model_that_has_come_to_look_far_too_dear_is_tried_and_looks_right_again() -> None:
