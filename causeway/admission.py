@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from causeway import errors
-from causeway.batching import Batcher, Priority
+from causeway.batching import PROBE_S, Batcher, Priority
 
-HEADROOM = 0.1
+HEADROOM = 0.15
 """The share of a request's time that predicted waiting leaves free: predictions err, and answers are written too."""
-
-PROBE_S = 1.0
-"""After so long without a batch a request is let in whatever is predicted: the prediction may be what is wrong."""
 
 
 def admit(batcher: Batcher, n_rows: int, left_s: float, timeout_ms: float, priority: Priority = "interactive") -> None:

@@ -34,6 +34,9 @@ DEAR_ROWS = 2.0
 """Where one row takes most of that time, a batch takes as long as this many: else a model whose cost hardly grows with
 the rows, as on a GPU, would compute them one by one, and never be seen with more."""
 
+PROBE_S = 1.0
+"""After so long without a batch nobody is refused for what is predicted: the prediction may be what is wrong."""
+
 BULK_SHARE = 0.1
 """The share of rows that bulk requests get at least while interactive ones would take them all."""
 
@@ -206,8 +209,12 @@ class Batcher:
         at_once_s = self.cost.seconds(rows)
         if at_once_s < LOOP_BUDGET_S and self._in_thread is None:
             return at_once_s
-        n_batches = -(-rows // max(1.0, self.cost.size_within(self._budget_s)))
-        wait_s = self.cost.fixed_s * n_batches + self.cost.per_unit_s * rows
+        at_once = max(1.0, self.cost.size_within(self._budget_s))
+        n_full = rows // at_once
+        wait_s = self.cost.fixed_s * n_full + at_once_s
+        if n_full and not self.is_idle:
+            # An answer comes when its whole batch is done; behind a full batch, others will have filled that one too.
+            wait_s = self.cost.seconds(at_once) * (n_full + 1)
         if self._in_thread is not None:
             elapsed_s = self._clock() - self._in_thread.started
             # A batch that is overdue is expected to take as long again as it is overdue.
@@ -285,7 +292,7 @@ class Batcher:
         while interactive or bulk:
             queue = bulk if bulk and (not interactive or self._bulk_credit >= 1) else interactive
             job = queue[0]
-            if now >= job.deadline:
+            if now + self._least_s(job, now) >= job.deadline:
                 self.drop(job, Expired())
             if job.future.done():
                 queue.popleft()
@@ -301,6 +308,10 @@ class Batcher:
                 break
             self._move(queue, n_rows, batch)
         return batch if batch.parts else None
+
+    def _least_s(self, job: Job, now: float) -> float:
+        """Seconds that the rest of a job takes at least; 0 where the prediction is too old to end one for it."""
+        return self.cost.seconds(job.n_rows - job.taken) if now - self._last_ended < PROBE_S else 0.0
 
     def _move(self, queue: deque[Job], n_rows: int, batch: Batch) -> None:
         """Rows of the first job into the batch. With rows left it goes to the end, so that it holds up nobody."""

@@ -61,6 +61,7 @@ class Metrics:
         self._seconds: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
         self._released: Tally[str] = Tally()
         self._looks: Tally[str] = Tally()
+        self._codes: Tally[str] = Tally()
         self._n_rows = 0
 
     def answered(self, endpoint: str, status: int, seconds: float) -> None:
@@ -68,8 +69,8 @@ class Metrics:
         self._seconds[endpoint, status].append(seconds)
 
     def refused(self, code: str) -> None:
-        """Counts one request that got no prediction."""
-        self._refusals.labels(code).inc()
+        """Notes one request that got no prediction."""
+        self._codes[code] += 1
 
     def batch(self, n_rows: int, released: str) -> None:
         """Notes one call of the engine."""
@@ -93,6 +94,9 @@ class Metrics:
         released, self._released = self._released, Tally()
         for reason, n in released.items():
             self._batches.labels(reason).inc(n)
+        codes, self._codes = self._codes, Tally()
+        for code, n in codes.items():
+            self._refusals.labels(code).inc(n)
         looks, self._looks = self._looks, Tally()
         for result, n in looks.items():
             self._cache.labels(result).inc(n)
