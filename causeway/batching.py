@@ -227,6 +227,11 @@ class Batcher:
         return not self._waiting_rows and self._in_thread is None
 
     @property
+    def is_computing(self) -> bool:
+        """Whether a batch is being computed in the thread; those on the event loop are never seen while they are."""
+        return self._in_thread is not None
+
+    @property
     def idle_s(self) -> float:
         """Seconds since the last batch; 0 while there is work."""
         return self._clock() - self._last_ended if self.is_idle else 0.0

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from causeway import admission, batching, errors, logs, store
-from causeway.batching import Batcher, Priority, Scored
+from causeway.batching import Batcher, Job, Priority, Scored
 from causeway.cache import ResponseCache
 from causeway.codec import Encoder
 from causeway.contract import Array
@@ -61,8 +61,9 @@ class Variant:
         now = time.perf_counter()
         deadline = now + timeout_ms / 1000 if deadline is None else deadline
         admission.admit(self.batcher, len(X), deadline - now, timeout_ms, priority)
+        job = self.batcher.submit(X, deadline, priority)
         try:
-            scored = await self._queued(X, deadline, priority, gone)
+            scored = await (self._watched(job, gone) if job.may_wait and gone is not None else job.future)
         except batching.Expired:
             raise errors.DeadlineExceeded(timeout_ms) from None
         except batching.Poisoned as exc:
@@ -71,12 +72,8 @@ class Variant:
             self._cache.put(key, scored.predictions)
         return scored
 
-    async def _queued(
-        self, X: Array, deadline: float, priority: Priority, gone: Callable[[], Awaitable[Exception]] | None
-    ) -> Scored:
-        job = self.batcher.submit(X, deadline, priority)
-        if not job.may_wait or gone is None:
-            return await job.future
+    async def _watched(self, job: Job, gone: Callable[[], Awaitable[Exception]]) -> Scored:
+        """The result of a job that is dropped when `gone` returns."""
         watcher = asyncio.ensure_future(gone())
 
         def leave(watcher: asyncio.Future[Exception]) -> None:

@@ -127,7 +127,7 @@ class Rest:
         asked = RequestHeaders.parse(request.headers, settings)
         deadline = request.started + asked.timeout_ms / 1000
         variant = self._deployment.champion
-        if not variant.batcher.is_idle:  # the queue alone may be too long: the body need not be read
+        if variant.batcher.is_computing:  # the queue alone may be too long: the body need not be read
             admission.admit(variant.batcher, 1, deadline - time.perf_counter(), asked.timeout_ms, asked.priority)
         task = self._reading.begin(deadline)
         try:

@@ -66,3 +66,15 @@ def test_a_traceback_does_not_show_the_features_that_were_in_its_frames(
     logged = capsys.readouterr().err
     assert "broken" in logged
     assert str(amount) not in logged
+
+
+def test_of_repeated_faults_one_a_second_is_told_with_the_number_of_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now)
+    repeats = logs.Repeats()
+    assert [repeats.untold("a") for _ in range(5)] == [0, None, None, None, None]
+    assert repeats.untold("b") == 0
+    now += logs.Repeats.EVERY_S
+    assert [repeats.untold("a"), repeats.untold("a"), repeats.untold("b")] == [4, None, 0]
