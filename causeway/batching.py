@@ -288,41 +288,42 @@ class Batcher:
             self.close()
 
     def _take(self, reason: str) -> Batch | None:
-        """The next batch, None where nothing waits: jobs in their order, what has expired or was dropped left out."""
+        """The next batch, None where nothing waits: jobs in their order, without what cannot be done in time."""
         now = self._clock()
-        limit = max(1, int(min(self.cost.size_within(self._budget_s), self._waiting_rows)))
-        batch = Batch([], 0, reason, now)
+        fixed_s, per_row_s = self.cost.fixed_s, self.cost.per_unit_s
+        room = max(1, int(min(self.cost.size_within(self._budget_s), self._waiting_rows)))
+        parts: list[Part] = []
+        n_rows = 0
         tightest = math.inf
+        # A prediction that is too old ends no job.
+        least_s = fixed_s if now - self._last_ended < PROBE_S else -math.inf
         interactive, bulk = self._interactive, self._bulk
         while interactive or bulk:
             queue = bulk if bulk and (not interactive or self._bulk_credit >= 1) else interactive
             job = queue[0]
-            if now + self._least_s(job, now) >= job.deadline:
+            left = job.n_rows - job.taken
+            if now >= job.deadline or now + least_s + per_row_s * left >= job.deadline:
                 self.drop(job, Expired())
             if job.future.done():
                 queue.popleft()
                 self._wait(job, job.taken - job.n_rows)  # none, unless its caller was cancelled
                 continue
-            n_rows = min(job.n_rows - job.taken, limit - batch.n_rows)
-            if n_rows == 0:
-                batch.released = FULL
+            taken = min(left, room - n_rows)
+            if not taken:
+                reason = FULL
                 break
             tightest = min(tightest, job.deadline)
-            if batch.parts and now + self.cost.seconds(batch.n_rows + n_rows) > tightest:
-                batch.released = DEADLINE
+            if parts and now + fixed_s + per_row_s * (n_rows + taken) > tightest:
+                reason = DEADLINE
                 break
-            self._move(queue, n_rows, batch)
-        return batch if batch.parts else None
+            parts.append(Part(job, job.taken, job.taken + taken))
+            n_rows += taken
+            self._move(queue, taken)
+        return Batch(parts, n_rows, reason, now) if parts else None
 
-    def _least_s(self, job: Job, now: float) -> float:
-        """Seconds that the rest of a job takes at least; 0 where the prediction is too old to end one for it."""
-        return self.cost.seconds(job.n_rows - job.taken) if now - self._last_ended < PROBE_S else 0.0
-
-    def _move(self, queue: deque[Job], n_rows: int, batch: Batch) -> None:
-        """Rows of the first job into the batch. With rows left it goes to the end, so that it holds up nobody."""
+    def _move(self, queue: deque[Job], n_rows: int) -> None:
+        """Counts rows of the first job as taken. With rows left it goes to the end, so that it holds up nobody."""
         job = queue.popleft()
-        batch.parts.append(Part(job, job.taken, job.taken + n_rows))
-        batch.n_rows += n_rows
         job.taken += n_rows
         self._wait(job, -n_rows)
         if job.taken < job.n_rows:
