@@ -172,8 +172,8 @@ def _predict(version: ModelVersion | None, tag: str, settings: Settings) -> dict
                 "headers": {
                     "Server-Timing": {
                         "schema": {"type": "string"},
-                        "description": "Where the time went, in milliseconds: decode, queue, compute (with the rows of "
-                        "the batch and why it was released), encode.",
+                        "description": "Where the time went, in milliseconds: receive (the body), decode, queue, "
+                        "compute (with the rows of the batch and why it was released), encode.",
                     }
                 },
                 "content": {_JSON: answer},

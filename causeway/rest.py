@@ -150,7 +150,7 @@ class Rest:
         latency_ms = (ready - request.started) * 1000
         answer = (scored.predictions, request.id, latency_ms)
         body = variant.encode(*answer) if len(X) <= codec.PIECE_ROWS else await variant.encode.large(*answer)
-        timing = _server_timing(decoded - arrived, scored, time.perf_counter() - ready)
+        timing = _server_timing(arrived - request.started, decoded - arrived, scored, time.perf_counter() - ready)
         return Answer(200, body, (_CONTENT_JSON, _length(body), (b"x-request-id", request.id.encode()), timing))
 
     async def _health(self, request: Request) -> Answer:
@@ -422,11 +422,12 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, Array]) -> Ar
         leaving.cancel()
 
 
-def _server_timing(decode_s: float, scored: Scored, encode_s: float) -> tuple[bytes, bytes]:
+def _server_timing(receive_s: float, decode_s: float, scored: Scored, encode_s: float) -> tuple[bytes, bytes]:
     """Where the time went, as browsers show it (W3C Server Timing); durations in milliseconds."""
     return b"server-timing", (
-        b'decode;dur=%.3f, queue;dur=%.3f, compute;dur=%.3f;desc="%d rows, %b", encode;dur=%.3f'
+        b'receive;dur=%.3f, decode;dur=%.3f, queue;dur=%.3f, compute;dur=%.3f;desc="%d rows, %b", encode;dur=%.3f'
         % (
+            receive_s * 1000,
             decode_s * 1000,
             scored.queue_s * 1000,
             scored.compute_s * 1000,

@@ -279,13 +279,22 @@ def test_an_answer_tells_where_its_time_went(dear: Server, n: int) -> None:
         reply = wire.ask(predict(*[0.5] * n))
         waited_ms = (time.perf_counter() - started) * 1000
     metrics = server_timing(reply)
-    assert list(metrics) == ["decode", "queue", "compute", "encode"]
+    assert list(metrics) == ["receive", "decode", "queue", "compute", "encode"]
     durations = [float(metric["dur"]) for metric in metrics.values()]
     assert min(durations) >= 0
     assert sum(durations) <= waited_ms
     batch_rows, reason = metrics["compute"]["desc"].split(" rows, ")
     assert 1 <= int(batch_rows) <= n
     assert reason in RELEASED
+
+
+def test_an_answer_tells_how_long_its_body_took_to_come(dear: Server) -> None:
+    data = predict(0.5)
+    with Wire(dear) as wire:
+        wire.send(data[:-5])
+        time.sleep(0.1)
+        metrics = server_timing(wire.ask(data[-5:]))
+    assert float(metrics["receive"]["dur"]) > 90
 
 
 @pytest.mark.parametrize(

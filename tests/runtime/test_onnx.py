@@ -47,3 +47,11 @@ def test_a_graph_with_another_input_is_refused(tmp_path: Path, source: str, kind
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ValueError, match="features"):
         open_runtime(tmp_path)
+
+
+def test_a_run_that_fails_writes_nothing_itself(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / OnnxRuntime.file).write_bytes(tiny.POISONABLE)
+    runtime = open_runtime(tmp_path)
+    with pytest.raises(Exception, match="idx=5"):
+        runtime.run(np.array([[5, 0]], dtype=np.float32))
+    assert capfd.readouterr().err == ""
