@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from causeway import admission, batching, errors, logs, store
@@ -27,6 +27,16 @@ class Observer(batching.Observer, Protocol):
         """The response cache was asked: `hit` or `miss`."""
 
 
+class Client(Protocol):
+    """Who waits for predictions."""
+
+    def is_gone(self) -> bool:
+        """Whether it is known to have hung up."""
+
+    async def gone(self) -> Exception:
+        """Returns once it has hung up, with what is to be raised."""
+
+
 class Variant:
     """A version in a role, with the batcher that runs it and the answers that it gave; the champion answers."""
 
@@ -45,12 +55,12 @@ class Variant:
         *,
         deadline: float | None = None,
         priority: Priority = "interactive",
-        gone: Callable[[], Awaitable[Exception]] | None = None,
+        client: Client | None = None,
     ) -> Scored:
         """Predictions for X (n_rows, n_features) by `deadline` on `time.perf_counter`, or `timeout_ms` from now.
 
-        `gone` returns, with what is to be raised, once nobody waits for them any more. Raises `Overloaded`,
-        `DeadlineUnreachable`, `DeadlineExceeded` or `ModelFailed`.
+        Raises `Overloaded`, `DeadlineUnreachable`, `DeadlineExceeded`, `ModelFailed`, or `ClientGone` where the client
+        hangs up before they are computed.
         """
         if self._cache is not None:
             key = X.tobytes()
@@ -61,9 +71,9 @@ class Variant:
         now = time.perf_counter()
         deadline = now + timeout_ms / 1000 if deadline is None else deadline
         admission.admit(self.batcher, len(X), deadline - now, timeout_ms, priority)
-        job = self.batcher.submit(X, deadline, priority)
+        job = self.batcher.submit(X, deadline, priority, client.is_gone if client else None)
         try:
-            scored = await (self._watched(job, gone) if job.may_wait and gone is not None else job.future)
+            scored = await (self._watched(job, client) if job.may_wait and client else job.future)
         except batching.Expired:
             raise errors.DeadlineExceeded(timeout_ms) from None
         except batching.Poisoned as exc:
@@ -72,9 +82,9 @@ class Variant:
             self._cache.put(key, scored.predictions)
         return scored
 
-    async def _watched(self, job: Job, gone: Callable[[], Awaitable[Exception]]) -> Scored:
-        """The result of a job that is dropped when `gone` returns."""
-        watcher = asyncio.ensure_future(gone())
+    async def _watched(self, job: Job, client: Client) -> Scored:
+        """The result of a job that is dropped when its client hangs up."""
+        watcher = asyncio.ensure_future(client.gone())
 
         def leave(watcher: asyncio.Future[Exception]) -> None:
             if not watcher.cancelled():

@@ -15,6 +15,7 @@
     │   ├── ModelFailed, InternalError (500)
     │   ├── NotReady, Overloaded, DeadlineUnreachable (503)
     │   └── DeadlineExceeded (504)
+    ├── ClientGone                  nobody waits for the answer any more
     ├── VersionRefused              a saved version that must not serve
     │   └── DigestMismatch, ContractBroken, EngineFailed, SamplesDiffer, BatchDependent
     ├── VersionNotFound             no such version in the model store
@@ -394,6 +395,13 @@ class DeadlineExceeded(Refusal):
 
     def __init__(self, timeout_ms: float) -> None:
         super().__init__(f"Not answered within {timeout_ms:g} ms", timeout_ms=timeout_ms)
+
+
+class ClientGone(CausewayError):
+    """The client hung up before its request was answered."""
+
+    def __init__(self) -> None:
+        super().__init__("The client hung up")
 
 
 class VersionRefused(CausewayError):

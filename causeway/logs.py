@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import sys
 import time
 from collections import Counter
@@ -40,6 +41,11 @@ def configure(log_format: str) -> None:
     )
     # Requests belong to metrics: uvicorn prepares a line for each as long as there is a handler, and BentoML has one.
     logging.getLogger("uvicorn.access").propagate = False
+
+
+def without_numbers(message: str) -> str:
+    """`message` with `#` for each number: what is left cannot be a feature."""
+    return re.sub(r"\d+", "#", message)
 
 
 class Repeats:

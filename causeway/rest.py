@@ -47,10 +47,6 @@ LINGER_IDLE_S = 1.0
 A sender that is cut off at once finds a reset connection and never reads the refusal."""
 
 
-LONG_S = 0.002
-"""After so long it is worth asking whether the client is still there; asking takes a microsecond."""
-
-
 class Rest:
     """ASGI application: answers our paths, hands BentoML's on, refuses the rest."""
 
@@ -141,12 +137,10 @@ class Rest:
             if not self._reading.end(task):
                 raise errors.DeadlineExceeded(asked.timeout_ms)
         decoded = time.perf_counter()
-        scored = await variant.score(X, asked.timeout_ms, deadline=deadline, priority=asked.priority, gone=request.gone)
+        scored = await variant.score(X, asked.timeout_ms, deadline=deadline, priority=asked.priority, client=request)
         ready = time.perf_counter()
         if ready > deadline:
             raise errors.DeadlineExceeded(asked.timeout_ms)
-        if ready - request.started > LONG_S and request.is_gone():
-            raise ClientGone()
         latency_ms = (ready - request.started) * 1000
         answer = (scored.predictions, request.id, latency_ms)
         body = variant.encode(*answer) if len(X) <= codec.PIECE_ROWS else await variant.encode.large(*answer)
@@ -167,16 +161,18 @@ class Rest:
 
     def _refused(self, exc: Exception, request: Request) -> Answer:
         """The answer for a refusal; a fault of ours is logged, and told as no more than that."""
-        if isinstance(exc, ClientGone):
+        if isinstance(exc, errors.ClientGone):
             return _json(499, b"", request.id)  # nobody reads it, but metrics count it
         refusal = exc if isinstance(exc, errors.Refusal) else errors.InternalError()
         cause = exc.__cause__ if refusal is exc else exc
         if refusal.status >= 500 and cause is not None:
             untold = self._repeats.untold((refusal.code, type(cause)))
             if untold is not None:
-                logs.get().error(
-                    refusal.code, request_id=request.id, **refusal.facts, untold_before=untold, exc_info=cause
-                )
+                log = logs.get().bind(request_id=request.id, **refusal.facts, untold_before=untold)
+                if isinstance(refusal, errors.ModelFailed):  # engines quote values, and those are features
+                    log.error(refusal.code, cause=type(cause).__name__, message=logs.without_numbers(str(cause)))
+                else:
+                    log.error(refusal.code, exc_info=cause)
         self._metrics.refused(refusal.code)
         waited_ms = (time.perf_counter() - request.started) * 1000
         extra = [(b"server-timing", b"refused;dur=%.3f" % waited_ms)]
@@ -269,7 +265,7 @@ class Request:
         """Returns once the client has hung up; for a request whose body has been read."""
         while (await self.receive())["type"] != "http.disconnect":
             pass
-        return ClientGone()
+        return errors.ClientGone()
 
     async def answer(self, answer: Answer, send: Send) -> None:
         """Sends it, and closes the connection where too much of the body is left, or it is unclear what comes next."""
@@ -284,13 +280,13 @@ class Request:
     def _taken(self, message: Message) -> bytes:
         """The piece of the body that a message has."""
         if message["type"] == "http.disconnect":
-            raise ClientGone
+            raise errors.ClientGone()
         piece: bytes = message.get("body", b"")
         self._unread_bytes = max(1, self._unread_bytes - len(piece)) if message.get("more_body") else 0
         return piece
 
     async def _linger(self) -> None:
-        with suppress(TimeoutError, ClientGone):
+        with suppress(TimeoutError, errors.ClientGone):
             async with asyncio.timeout(LINGER_S):
                 while self._unread_bytes:
                     async with asyncio.timeout(LINGER_IDLE_S):
@@ -299,10 +295,6 @@ class Request:
 
 Endpoint = Callable[[Request], Awaitable[Answer]]
 """Returns the answer, or raises a `Refusal`."""
-
-
-class ClientGone(Exception):
-    """The client hung up before its request was answered."""
 
 
 class Deadlines:

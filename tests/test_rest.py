@@ -795,6 +795,21 @@ def test_a_client_that_has_gone_is_answered_all_the_same_so_that_metrics_count_i
     assert start["status"] == 499
 
 
+def test_a_client_that_hangs_up_after_its_body_is_not_computed_for_and_not_counted_as_answered() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    deployment = Deployment(Settings(model=tiny.saved().tag), metrics)
+    deployment.start()
+    service = Rest(nowhere, deployment=deployment, settings=Settings(), metrics=metrics)
+    body = b'{"features": [[0.5, 1]]}'
+    messages = {"type": "http.request", "body": body}, {"type": "http.disconnect"}
+    start, *_ = answered(service, *messages, headers=[(b"content-length", str(len(body)).encode())])
+    assert start["status"] == 499
+    metrics.flush()
+    assert registry.get_sample_value("causeway_rows_total") == 0
+    assert registry.get_sample_value("causeway_requests_total", {"endpoint": "/predict", "status": "499"}) == 1
+
+
 def test_a_fault_of_ours_tells_its_cause_to_the_log_only(capsys: pytest.CaptureFixture[str]) -> None:
     broken = alone(None)  # type: ignore[arg-type]
     message = {"type": "http.request"}
