@@ -21,7 +21,6 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from causeway import errors
 from causeway.contract import Array
 from causeway.cost import Cost
 
@@ -90,7 +89,6 @@ class Job:
         "deadline",
         "future",
         "is_bulk",
-        "is_gone",
         "is_guilty",
         "may_wait",
         "n_rows",
@@ -100,13 +98,7 @@ class Job:
     )
 
     def __init__(
-        self,
-        X: Array,
-        deadline: float,
-        future: asyncio.Future[Scored],
-        submitted: float,
-        is_bulk: bool,
-        is_gone: Callable[[], bool] | None,
+        self, X: Array, deadline: float, future: asyncio.Future[Scored], submitted: float, is_bulk: bool
     ) -> None:
         self.X = X
         self.n_rows = len(X)
@@ -117,7 +109,6 @@ class Job:
         self.may_wait = False
         """Whether it waits long enough for its deadline to pass, or its client to leave, meanwhile."""
         self.is_bulk = is_bulk
-        self.is_gone = is_gone
         self.is_guilty = False
         self.taken = 0
         """Rows that are computed or being computed."""
@@ -182,23 +173,14 @@ class Batcher:
         self._thread: ThreadPoolExecutor | None = None
         self._is_closed = False
 
-    def submit(
-        self,
-        X: Array,
-        deadline: float,
-        priority: Priority = "interactive",
-        is_gone: Callable[[], bool] | None = None,
-    ) -> Job:
+    def submit(self, X: Array, deadline: float, priority: Priority = "interactive") -> Job:
         """A job for X (n_rows, n_features), to be done by `deadline` on the batcher's clock.
-
-        `is_gone` is asked, before its first rows are computed, whether its client has hung up; not of a job that may
-        wait, which is to be dropped when that happens.
 
         Its future gets `Scored`, or raises `Expired`, `Poisoned`, or what it was dropped for.
         """
         loop = asyncio.get_running_loop()
         now = self._clock()
-        job = Job(X, deadline, loop.create_future(), now, priority == "bulk", is_gone)
+        job = Job(X, deadline, loop.create_future(), now, priority == "bulk")
         (self._bulk if job.is_bulk else self._interactive).append(job)
         self._wait(job, job.n_rows)
         if self._in_thread is not None or self.cost.seconds(self._waiting_rows) > LOOP_BUDGET_S:
@@ -322,8 +304,6 @@ class Batcher:
             left = job.n_rows - job.taken
             if now >= job.deadline or now + least_s + per_row_s * left >= job.deadline:
                 self.drop(job, Expired())
-            elif not job.may_wait and not job.taken and job.is_gone is not None and job.is_gone():
-                self.drop(job, errors.ClientGone())
             if job.future.done():
                 queue.popleft()
                 self._wait(job, job.taken - job.n_rows)  # none, unless its caller was cancelled

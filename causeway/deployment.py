@@ -60,7 +60,7 @@ class Variant:
         """Predictions for X (n_rows, n_features) by `deadline` on `time.perf_counter`, or `timeout_ms` from now.
 
         Raises `Overloaded`, `DeadlineUnreachable`, `DeadlineExceeded`, `ModelFailed`, or `ClientGone` where the client
-        hangs up before they are computed.
+        has hung up: while the rows wait, before they are computed.
         """
         if self._cache is not None:
             key = X.tobytes()
@@ -71,13 +71,15 @@ class Variant:
         now = time.perf_counter()
         deadline = now + timeout_ms / 1000 if deadline is None else deadline
         admission.admit(self.batcher, len(X), deadline - now, timeout_ms, priority)
-        job = self.batcher.submit(X, deadline, priority, client.is_gone if client else None)
+        job = self.batcher.submit(X, deadline, priority)
         try:
             scored = await (self._watched(job, client) if job.may_wait and client else job.future)
         except batching.Expired:
             raise errors.DeadlineExceeded(timeout_ms) from None
         except batching.Poisoned as exc:
             raise errors.ModelFailed(self.version.tag) from exc.__cause__
+        if client and client.is_gone():
+            raise errors.ClientGone()
         if self._cache is not None:
             self._cache.put(key, scored.predictions)
         return scored

