@@ -44,6 +44,9 @@ IDLE_S = 30.0
 """After so long without a large body the process is ended, and its memory given back."""
 
 
+NICE = 10
+"""By how much the process gives way, where it shares a core with the event loop."""
+
 GONE = (ConnectionError, asyncio.IncompleteReadError, RuntimeError)
 """What talking to a process that has ended raises; RuntimeError is uvloop's."""
 
@@ -164,4 +167,5 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 if __name__ == "__main__":
+    os.nice(NICE)
     serve(sys.stdin.buffer, sys.stdout.buffer)
