@@ -25,8 +25,8 @@ LIBERAL = replace(
     variables={"CAUSEWAY_MAX_BODY_BYTES": str(512 * MB), "CAUSEWAY_MAX_ROWS": str(10**7)},
 )
 EVERY_S = 0.05
-"""So that a stall of 50 ms is always seen, and asking is not itself the load: at 200 a second the questions queued behind
-each other, while none of them took 30 ms."""
+"""So that a stall of 50 ms is always seen, and asking is not itself the load: at 200 a second the questions queued
+behind each other, while none of them took 30 ms."""
 
 
 @dataclass(frozen=True)
