@@ -18,7 +18,6 @@ TRUSTED_ERROR = 1.0
 seen as one slow batch, not as a model that became ten times dearer. With each further one in a row it is believed
 twice as much."""
 
-
 MOST_TRUSTED = 1024 * TRUSTED_ERROR
 
 

@@ -43,7 +43,6 @@ TYPICAL_S_PER_BYTE = 10e-9
 IDLE_S = 30.0
 """After so long without a large body the process is ended, and its memory given back."""
 
-
 NICE = 10
 """By how much the process gives way, where it shares a core with the event loop."""
 

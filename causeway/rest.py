@@ -34,7 +34,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = Mapping[bytes, bytes]
 
-BENTOML_PATHS = ("/schema.json", "/livez", "/readyz", "/healthz", "/metrics")
+BENTOML_PATHS = ("/schema.json", "/livez", "/readyz", "/healthz")
 BENTOML_STATIC = "/static_content/"
 READ = ("GET", "HEAD")
 
@@ -63,6 +63,7 @@ class Rest:
             "/health": (self._health, READ),
             "/": (self._page, READ),
             "/docs.json": (self._docs, READ),
+            "/metrics": (self._scrape, READ),
             **dict.fromkeys((*BENTOML_PATHS, BENTOML_STATIC), (self._bentoml, READ)),
         }
 
@@ -145,7 +146,7 @@ class Rest:
         answer = (scored.predictions, request.id, latency_ms)
         body = variant.encode(*answer) if len(X) <= codec.PIECE_ROWS else await variant.encode.large(*answer)
         timing = _server_timing(arrived - request.started, decoded - arrived, scored, time.perf_counter() - ready)
-        return Answer(200, body, (_CONTENT_JSON, _length(body), (b"x-request-id", request.id.encode()), timing))
+        return _json(200, body, request.id, timing)
 
     async def _health(self, request: Request) -> Answer:
         body = {"status": "healthy", "version": self._deployment.champion.version.tag}
@@ -182,9 +183,12 @@ class Rest:
             extra.append((b"allow", ", ".join(refusal.allow).encode()))
         return _json(refusal.status, orjson.dumps(refusal.body(request.id)), request.id, *extra)
 
+    async def _scrape(self, request: Request) -> Answer:
+        self._metrics.flush()
+        return await self._bentoml(request)
+
     async def _bentoml(self, request: Request) -> Answer:
         """BentoML's own answer. Raises its refusals in our form."""
-        self._metrics.flush()
         sent: list[Message] = []
 
         async def keep(message: Message) -> None:

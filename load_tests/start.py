@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -28,6 +26,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from causeway.training import provenance  # noqa: E402
+from load_tests.bench.machine import cpu_name, free_port  # noqa: E402
 from models.simulator import Simulation, simulate  # noqa: E402
 from models.windows import add_features  # noqa: E402
 
@@ -58,7 +57,7 @@ def main() -> None:
             theirs.append(seconds_to_ready(echo))
         result = {
             "commit": provenance.commit(ROOT),
-            "cpu": cpu(),
+            "cpu": cpu_name(),
             "cores": os.cpu_count(),
             "versions": provenance.versions(),
             "seed": SEED,
@@ -144,19 +143,6 @@ def is_ready(url: str) -> bool:
             return bool(response.status == 200)
     except OSError:
         return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def cpu() -> str:
-    """The processor's name where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
-    return found[1] if found else platform.processor()
 
 
 if __name__ == "__main__":

@@ -77,6 +77,13 @@ async def beside(bodies: BodyDecoder, *pieces: bytes, max_rows: int = 10**6) -> 
     return await bodies.beside(pieces, CONTRACT, max_rows)
 
 
+async def running(bodies: BodyDecoder) -> psutil.Process:
+    """The process beside, started and idle."""
+    await beside(bodies, GOOD)
+    (process,) = decoders()
+    return process
+
+
 def told(refusal: errors.Refusal) -> tuple[Any, ...]:
     return type(refusal), refusal.body("r"), refusal.status, refusal.retry_after_s
 
@@ -146,8 +153,7 @@ def test_other_coroutines_go_on_while_many_megabytes_are_decoded() -> None:
 
 def test_what_a_killed_process_had_begun_is_begun_again_by_another() -> None:
     async def main(bodies: BodyDecoder) -> None:
-        await beside(bodies, GOOD)
-        (process,) = decoders()
+        process = await running(bodies)
         process.suspend()
         lost, waiting = (asyncio.create_task(beside(bodies, *large(n))) for n in (20_000, 5_000))
         await some_turns()
@@ -162,8 +168,7 @@ def test_what_a_killed_process_had_begun_is_begun_again_by_another() -> None:
 
 def test_nobody_misses_a_process_that_was_killed_while_idle() -> None:
     async def main(bodies: BodyDecoder) -> None:
-        await beside(bodies, GOOD)
-        (process,) = decoders()
+        process = await running(bodies)
         process.kill()
         assert len(await beside(bodies, GOOD)) == 1
 
@@ -172,8 +177,7 @@ def test_nobody_misses_a_process_that_was_killed_while_idle() -> None:
 
 def test_who_is_cancelled_takes_the_process_along_and_the_next_gets_another() -> None:
     async def main(bodies: BodyDecoder) -> None:
-        await beside(bodies, GOOD)
-        (process,) = decoders()
+        process = await running(bodies)
         process.suspend()
         leaver = asyncio.create_task(beside(bodies, *large(20_000)))
         await some_turns()
@@ -188,8 +192,7 @@ def test_who_is_cancelled_takes_the_process_along_and_the_next_gets_another() ->
 
 def test_who_is_cancelled_while_waiting_for_its_turn_disturbs_nobody() -> None:
     async def main(bodies: BodyDecoder) -> None:
-        await beside(bodies, GOOD)
-        (process,) = decoders()
+        process = await running(bodies)
         process.suspend()
         first, second = (asyncio.create_task(beside(bodies, *large(n))) for n in (3_000, 2_000))
         await some_turns()

@@ -778,19 +778,19 @@ async def nowhere(*args: Any) -> None:
     raise AssertionError("handed on")
 
 
-def served(tag: str) -> Deployment:
-    deployment = Deployment(Settings(model=tag), Metrics(CollectorRegistry()))
-    deployment.start()
-    return deployment
-
-
-def alone(deployment: Deployment) -> Rest:
+def alone(deployment: Deployment, metrics: Metrics) -> Rest:
     """The application without BentoML's behind it."""
-    return Rest(nowhere, deployment=deployment, settings=Settings(), metrics=Metrics(CollectorRegistry()))
+    return Rest(nowhere, deployment=deployment, settings=Settings(), metrics=metrics)
+
+
+def alone_with_a_version(metrics: Metrics) -> Rest:
+    deployment = Deployment(Settings(model=tiny.saved().tag), metrics)
+    deployment.start()
+    return alone(deployment, metrics)
 
 
 def test_a_client_that_has_gone_is_answered_all_the_same_so_that_metrics_count_it() -> None:
-    service = alone(served(tiny.saved().tag))
+    service = alone_with_a_version(Metrics(CollectorRegistry()))
     start, *_ = answered(service, {"type": "http.disconnect"}, headers=[(b"content-length", b"5")])
     assert start["status"] == 499
 
@@ -798,9 +798,7 @@ def test_a_client_that_has_gone_is_answered_all_the_same_so_that_metrics_count_i
 def test_a_client_that_hangs_up_after_its_body_is_not_counted_as_answered() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    deployment = Deployment(Settings(model=tiny.saved().tag), metrics)
-    deployment.start()
-    service = Rest(nowhere, deployment=deployment, settings=Settings(), metrics=metrics)
+    service = alone_with_a_version(metrics)
     body = b'{"features": [[0.5, 1]]}'
     messages = {"type": "http.request", "body": body}, {"type": "http.disconnect"}
     start, *_ = answered(service, *messages, headers=[(b"content-length", str(len(body)).encode())])
@@ -810,7 +808,7 @@ def test_a_client_that_hangs_up_after_its_body_is_not_counted_as_answered() -> N
 
 
 def test_a_fault_of_ours_tells_its_cause_to_the_log_only(capsys: pytest.CaptureFixture[str]) -> None:
-    broken = alone(None)  # type: ignore[arg-type]
+    broken = alone(None, Metrics(CollectorRegistry()))  # type: ignore[arg-type]
     message = {"type": "http.request"}
     start, body = answered(broken, message, headers=[(b"x-request-id", b"r-1"), (b"content-length", b"0")])
     assert start["status"] == 500

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 import numpy as np
-from onnx import TensorProto, checker, helper
+from onnx import NodeProto, TensorProto, checker, helper
 from sklearn.linear_model import LogisticRegression
 
 from causeway import store
@@ -31,6 +31,16 @@ FILES: Mapping[str, bytes] = {
 }
 
 
+def _finished(nodes: list[NodeProto], constants: list[TensorProto]) -> bytes:
+    """The checked ONNX model of these nodes, from `features` (n_rows, 2) to `predictions` (n_rows, 1)."""
+    inputs = [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, 2])]
+    outputs = [helper.make_tensor_value_info("predictions", TensorProto.FLOAT, [None, 1])]
+    graph = helper.make_graph(nodes, "tiny", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
 def graph(*nodes: tuple[str, str, str], **attributes: Mapping[str, object]) -> bytes:
     """An ONNX model from `features` to `predictions`; a node is (operator, inputs, output), in order."""
     made = [
@@ -41,12 +51,7 @@ def graph(*nodes: tuple[str, str, str], **attributes: Mapping[str, object]) -> b
         helper.make_tensor("zero", TensorProto.INT64, [1], [0]),
         helper.make_tensor("table", TensorProto.FLOAT, [5], [0.0] * 5),
     ]
-    inputs = [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, 2])]
-    outputs = [helper.make_tensor_value_info("predictions", TensorProto.FLOAT, [None, 1])]
-    made_graph = helper.make_graph(made, "tiny", inputs, outputs, constants)
-    model = helper.make_model(made_graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    checker.check_model(model)
-    return bytes(model.SerializeToString())
+    return _finished(made, constants)
 
 
 LESS_THE_MEAN = graph(
@@ -126,12 +131,7 @@ def dear(size: int) -> bytes:
         helper.make_tensor("weights", TensorProto.FLOAT, [size, size], np.ones((size, size)).ravel()),
         helper.make_tensor("ones", TensorProto.FLOAT, [size, size], np.ones((size, size)).ravel()),
     ]
-    inputs = [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, 2])]
-    outputs = [helper.make_tensor_value_info("predictions", TensorProto.FLOAT, [None, 1])]
-    made = helper.make_graph(nodes, "dear", inputs, outputs, constants)
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    checker.check_model(model)
-    return bytes(model.SerializeToString())
+    return _finished(nodes, constants)
 
 
 def sigmoid(features: list[list[float]]) -> list[list[float]]:

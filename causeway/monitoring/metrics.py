@@ -59,9 +59,7 @@ class Metrics:
             registry=registry,
         )
         self._seconds: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
-        self._released: Tally[str] = Tally()
-        self._looks: Tally[str] = Tally()
-        self._codes: Tally[str] = Tally()
+        self._noted: Tally[tuple[Counter, str]] = Tally()
         self._n_rows = 0
 
     def answered(self, endpoint: str, status: int, seconds: float) -> None:
@@ -70,11 +68,11 @@ class Metrics:
 
     def refused(self, code: str) -> None:
         """Notes one request that got no prediction."""
-        self._codes[code] += 1
+        self._noted[self._refusals, code] += 1
 
     def batch(self, n_rows: int, released: str) -> None:
         """Notes one call of the engine."""
-        self._released[released] += 1
+        self._noted[self._batches, released] += 1
         self._n_rows += n_rows
 
     def poisoned(self) -> None:
@@ -83,23 +81,17 @@ class Metrics:
 
     def looked_up(self, result: str) -> None:
         """Notes a look into the response cache; `hit` or `miss`."""
-        self._looks[result] += 1
+        self._noted[self._cache, result] += 1
 
     def flush(self) -> None:
         """Counts what was noted."""
-        noted, self._seconds = self._seconds, defaultdict(list)
-        for (endpoint, status), seconds in noted.items():
+        answered, self._seconds = self._seconds, defaultdict(list)
+        for (endpoint, status), seconds in answered.items():
             self._requests.labels(endpoint, str(status)).inc(len(seconds))
             self._duration.labels(endpoint).observe_all(seconds)
-        released, self._released = self._released, Tally()
-        for reason, n in released.items():
-            self._batches.labels(reason).inc(n)
-        codes, self._codes = self._codes, Tally()
-        for code, n in codes.items():
-            self._refusals.labels(code).inc(n)
-        looks, self._looks = self._looks, Tally()
-        for result, n in looks.items():
-            self._cache.labels(result).inc(n)
+        noted, self._noted = self._noted, Tally()
+        for (counter, label), n in noted.items():
+            counter.labels(label).inc(n)
         self._rows.inc(self._n_rows)
         self._n_rows = 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -153,5 +154,13 @@ def _entries(pids: Iterable[int], folder: str) -> int:
 
 def cpu_name() -> str:
     """The processor's name where the system tells it."""
-    found = re.search(r"model name\s*:\s*(.+)", (PROC / "cpuinfo").read_text())
+    info = PROC / "cpuinfo"
+    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
     return found[1] if found else platform.processor()
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nothing uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterable
@@ -28,7 +27,7 @@ class Server:
     def __init__(self, peer: Peer, model: Model, cores: Iterable[int], log: Path) -> None:
         self.peer = peer
         self.serves = peer, model.tag
-        self.port = free_port()
+        self.port = machine.free_port()
         self._log = log
         command = [part.format(port=self.port) for part in peer.command]
         # The contestants' settings are their defaults, whatever the shell has set.
@@ -88,10 +87,3 @@ class Server:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nothing uses."""
-    with socket.socket() as probe:
-        probe.bind((client.HOST, 0))
-        return int(probe.getsockname()[1])
