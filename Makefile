@@ -35,11 +35,15 @@ $(BIN)/python:
 	$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -c 'import os, pathlib, site; pathlib.Path(site.getsitepackages()[0], "causeway.pth").write_text(os.getcwd() + "\n")'
 
-$(VENV)/.serving: requirements/training.txt | $(BIN)/python
+# What `pip install .` would make; but that is for callers, and brings no BentoML along.
+$(BIN)/causeway: | $(BIN)/python
+	@printf '#!%s\nfrom causeway.cli import main\n\nmain(prog_name="causeway")\n' "$(CURDIR)/$(BIN)/python" > $@ && chmod +x $@
+
+$(VENV)/.serving: requirements/training.txt | $(BIN)/python $(BIN)/causeway
 	$(BIN)/python -m pip install --require-hashes -r $<
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt | $(BIN)/python
+$(VENV)/.dev: requirements/dev.txt | $(BIN)/python $(BIN)/causeway
 	$(BIN)/python -m pip install --require-hashes -r $<
 	@touch $@ $(VENV)/.serving
 

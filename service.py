@@ -14,12 +14,13 @@ import bentoml
 from prometheus_client import REGISTRY
 
 from causeway import codec, logs
-from causeway.deployment import Deployment
+from causeway.asgi import new_request_id
+from causeway.deployment import Deployment, settle
 from causeway.errors import InvalidSetting
 from causeway.front import FrontedService
 from causeway.monitoring import folder
 from causeway.monitoring.metrics import Metrics
-from causeway.rest import Rest, new_request_id
+from causeway.rest import Rest
 from causeway.settings import Settings
 from causeway.store import ModelReference
 
@@ -47,13 +48,13 @@ class Causeway:
 
     def __init__(self) -> None:
         logs.configure(settings.log_format)
-        bento = Causeway.bento  # type: ignore[attr-defined]
-        deployment.start([str(model.tag) for part in bento.info.services for model in part.models] if bento else ())
+        deployment.start(built_with())
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     def before_the_workers_start() -> None:
-        """Gives this server's metrics a place of their own."""
+        """Gives this server's metrics a place of their own, and all its workers the same version for `latest`."""
         folder.create()
+        settle(settings, built_with())
 
     @bentoml.api  # type: ignore[untyped-decorator]
     async def predict(
@@ -61,13 +62,18 @@ class Causeway:
     ) -> dict[str, Any]:
         """One prediction a row, for `features` in contract order or `rows` by name."""
         started = time.perf_counter()
-        variant = deployment.champion
+        request_id = new_request_id()
+        variant = deployment.route(request_id)
         X = codec.to_array(features, rows, variant.version.contract, settings.max_rows)
         scored = await variant.score(X, settings.timeout_ms)
         latency_ms = (time.perf_counter() - started) * 1000
-        return codec.answer(
-            scored.predictions.tolist(), variant.version.tag, variant.role, new_request_id(), latency_ms
-        )
+        return codec.answer(scored.predictions.tolist(), variant.version.tag, variant.role, request_id, latency_ms)
 
     def __is_ready__(self) -> bool:
         return deployment.is_ready
+
+
+def built_with() -> list[str]:
+    """The versions in the Bento; none outside of one."""
+    bento = Causeway.bento  # type: ignore[attr-defined]
+    return [str(model.tag) for part in bento.info.services for model in part.models] if bento else []

@@ -94,6 +94,23 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
         """Number of features."""
         return len(self.features)
 
+    def narrower_than(self, other: Contract) -> str | None:
+        """What `other` takes or gives and this one does not, in words; None where requests may go to either."""
+        if self.names != other.names:
+            missing = sorted(set(other.names) ^ set(self.names))
+            return f"its features are others, or in another order{': ' if missing else ''}{', '.join(missing)}"
+        for mine, theirs in zip(self.features, other.features, strict=True):
+            if mine.dtype == "integer" and theirs.dtype == "float":
+                return f"{mine.name} must be a whole number"
+            if mine.minimum > theirs.minimum or mine.maximum < theirs.maximum:
+                mine_spans, theirs_spans = (f"{f.minimum:.15g} to {f.maximum:.15g}" for f in (mine, theirs))
+                return f"{mine.name} may be {mine_spans}, not {theirs_spans}"
+        if (self.output.name, self.output.width) != (other.output.name, other.output.width):
+            return (
+                f"it predicts {self.output.name} ({self.output.width}), not {other.output.name} ({other.output.width})"
+            )
+        return None
+
     @cached_property
     def n_commas(self) -> int:
         """Commas in a row by name, at most."""

@@ -1,147 +1,315 @@
-"""Which model version answers, and why none does when none does."""
+"""Which versions this worker serves: it follows the state file, and swaps without a pause or a lost request.
+
+A thread looks at the file some times a second, loads what is new there beside the requests, and hands the whole of it
+to the event loop, which swaps in one step. Where anything of it cannot be loaded, or the file says nothing that makes
+sense, what was served goes on being served, and `problem` says why. Without a state file the version that the settings
+name is champion.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Sequence
-from typing import Protocol
+import gc
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
-from causeway import admission, batching, errors, logs, store
-from causeway.batching import Batcher, Job, Priority, Scored
-from causeway.cache import ResponseCache
-from causeway.codec import Encoder
-from causeway.contract import Array
-from causeway.cost import Cost
+import msgspec
+
+from causeway import errors, logs, shadow, state, store, variant
+from causeway.roll_call import Presence, Report
+from causeway.routing import Shares
 from causeway.settings import Settings
+from causeway.shadow import Shadow
+from causeway.state import Role, State
+from causeway.state_file import StateFile
+from causeway.tag import LATEST
+from causeway.variant import Variant
 from causeway.version import ModelVersion
 
-CACHED = "cached"
-"""Why an answer had no batch."""
+POLL_S = 0.1
+"""How often the state file is looked at: 10 us each time."""
+
+RETRY_S = 5.0
+"""How often what could not be loaded is tried again: a version may come into the store after the state names it."""
+
+VARIABLE = "_CAUSEWAY_CHAMPION"
+"""How the version that `latest` meant when the server started gets to its workers; not a setting."""
 
 
-class Observer(batching.Observer, Protocol):
-    """What is told about batches and the response cache."""
+class Observer(variant.Observer, shadow.Observer, Protocol):
+    """What is told about all that a worker serves."""
 
-    def looked_up(self, result: str) -> None:
-        """The response cache was asked: `hit` or `miss`."""
-
-
-class Client(Protocol):
-    """Who waits for predictions."""
-
-    def is_gone(self) -> bool:
-        """Whether it is known to have hung up."""
-
-    async def gone(self) -> Exception:
-        """Returns once it has hung up, with what is to be raised."""
+    def deployed(self, revision: int, shares: Mapping[tuple[str, str], float], *, is_followed: bool) -> None:
+        """The worker serves this revision: by role and tag the percent of the requests."""
 
 
-class Variant:
-    """A version in a role, with the batcher that runs it and the answers that it gave; the champion answers."""
+@dataclass(frozen=True)
+class Served:
+    """What answers requests at one time."""
 
-    def __init__(self, role: str, version: ModelVersion, observer: Observer, cache_bytes: int = 0) -> None:
-        self.role = role
-        self.version = version
-        self.batcher = Batcher(version.predict, Cost(version.cost.fixed_s, version.cost.per_unit_s), observer)
-        self.encode = Encoder(version.tag, role)
-        self._observer = observer
-        self._cache = ResponseCache(cache_bytes) if cache_bytes else None
+    state: State
+    variants: Mapping[Role, Variant]
+    shares: Shares | None
+    """None where the champion has them all."""
+    shadow: Shadow | None
 
-    async def score(
-        self,
-        X: Array,
-        timeout_ms: float,
-        *,
-        deadline: float | None = None,
-        priority: Priority = "interactive",
-        client: Client | None = None,
-    ) -> Scored:
-        """Predictions for X (n_rows, n_features) by `deadline` on `time.perf_counter`, or `timeout_ms` from now.
-
-        Raises `Overloaded`, `DeadlineUnreachable`, `DeadlineExceeded`, `ModelFailed`, or `ClientGone`: while the rows
-        wait, as soon as the client hangs up, otherwise once they are computed.
-        """
-        if self._cache is not None:
-            key = X.tobytes()
-            kept = self._cache.get(key)
-            self._observer.looked_up("miss" if kept is None else "hit")
-            if kept is not None:
-                return Scored(kept, 0.0, 0.0, 0, CACHED)
-        now = time.perf_counter()
-        deadline = now + timeout_ms / 1000 if deadline is None else deadline
-        admission.admit(self.batcher, len(X), deadline - now, timeout_ms, priority)
-        job = self.batcher.submit(X, deadline, priority)
-        try:
-            scored = await (self._watched(job, client) if job.may_wait and client else job.future)
-        except batching.Expired:
-            raise errors.DeadlineExceeded(timeout_ms) from None
-        except batching.Poisoned as exc:
-            raise errors.ModelFailed(self.version.tag) from exc.__cause__
-        if client and client.is_gone():
-            raise errors.ClientGone()
-        if self._cache is not None:
-            self._cache.put(key, scored.predictions)
-        return scored
-
-    async def _watched(self, job: Job, client: Client) -> Scored:
-        """The result of a job that is dropped when its client hangs up."""
-        watcher = asyncio.ensure_future(client.gone())
-
-        def leave(watcher: asyncio.Future[Exception]) -> None:
-            if not watcher.cancelled():
-                self.batcher.drop(job, watcher.exception() or watcher.result())
-
-        watcher.add_done_callback(leave)
-        try:
-            return await job.future
-        finally:
-            watcher.cancel()
+    @property
+    def by_tag(self) -> dict[str, Variant]:
+        """The variants by their versions."""
+        return {variant.version.tag: variant for variant in self.variants.values()}
 
 
 class Deployment:
     """The versions of one worker process. Until `start` succeeds, `champion` raises `NotReady` with the reason."""
 
     def __init__(self, settings: Settings, observer: Observer) -> None:
+        self.file = StateFile(state_path(settings))
+        self.problem: str | None = None
+        """Why the state file is not followed; None where it is."""
         self._settings = settings
         self._observer = observer
-        self._champion: Variant | None = None
+        self._served: Served | None = None
+        self._default = settings.model
         self._reason = "it is being loaded"
+        self._refused: State | None = None
+        self._mark: object = None
+        self._presence = Presence(self.file.folder / "workers")
+        self._is_ending = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def start(self, built_with: Sequence[str] = ()) -> None:
-        """Loads the version that the settings name; in a Bento, `latest` is the version that it was `built_with`.
+        """Loads what the state file says, or the version that the settings name; `settle` says which `latest` is.
 
-        A version that fails is refused and logged, never served.
+        Where the file makes no sense, the last state of the audit log counts. A champion that fails is refused and
+        logged, never served; without another role that fails the champion serves all the same.
         """
-        log = logs.get()
-        settings = self._settings
+        self._mark = self.file.mark()
+        self._default = os.environ.get(VARIABLE) or pinned(self._settings.model, built_with)
         try:
-            version = ModelVersion.load(store.find(pinned(settings.model, built_with)), threads=settings.threads)
+            self._served = self._start(self._first())
         except (errors.VersionRefused, errors.VersionNotFound) as exc:
             self._reason = exc.message
-            log.error("version_refused", model_version=exc.tag, reason=exc.message)
-            return
-        self._champion = Variant("champion", version, self._observer, settings.cache_bytes)
-        log.info(
-            "version_loaded",
-            model_version=version.tag,
-            role="champion",
-            fixed_us=round(version.cost.fixed_s * 1e6, 1),
-            per_row_us=round(version.cost.per_unit_s * 1e6, 2),
-            batch_difference=version.batch_difference,
-        )
+            logs.get().error("version_refused", model_version=exc.tag, reason=exc.message)
+        except errors.StateBroken as exc:
+            self._reason = f"{self.file.path.name} makes no sense: {exc.message}"
+        else:
+            self._tell()
+
+    def follow(self) -> None:
+        """From now on changes of the state file are followed, until `stop`. For the event loop, once it runs."""
+        loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._follow, args=(loop,), name="deployment", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends following; what is served stays."""
+        self._is_ending.set()
+        self._presence.leave()
+        if self._served is not None and self._served.shadow is not None:
+            self._served.shadow.stop()
 
     @property
     def is_ready(self) -> bool:
         """Whether a version answers."""
-        return self._champion is not None
+        return self._served is not None
+
+    @property
+    def served(self) -> Served:
+        """What answers. Raises `NotReady` with the reason."""
+        if self._served is None:
+            raise errors.NotReady(self._reason)
+        return self._served
 
     @property
     def champion(self) -> Variant:
-        """The variant that answers. Raises `NotReady` with the reason."""
-        if self._champion is None:
-            raise errors.NotReady(self._reason)
-        return self._champion
+        """The variant that answers where no other does. Raises `NotReady` with the reason."""
+        return self.served.variants["champion"]
+
+    def route(self, key: str, tag: str | None = None) -> Variant:
+        """The variant for a request with this routing key, or the one of the version that it asks for.
+
+        Raises `VersionNotLoaded`, or `NotReady`.
+        """
+        served = self._served or self.served
+        if tag is not None:
+            by_tag = served.by_tag
+            if tag not in by_tag:
+                raise errors.VersionNotLoaded(list(by_tag))
+            return by_tag[tag]
+        return served.variants["champion" if served.shares is None else served.shares.role(key)]
+
+    def details(self) -> dict[str, Any]:
+        """What is served and why nothing else is, for /health."""
+        serving = self.served.state
+        roles = {role: msgspec.to_builtins(assignment) for role, assignment in serving.roles.items()}
+        told = {"revision": serving.revision, "roles": roles}
+        return told if self.problem is None else {**told, "problem": self.problem}
+
+    def _first(self) -> State:
+        """What to serve at the start. Raises `StateBroken`, or `VersionNotFound` where there is no state either."""
+        try:
+            wanted = self.file.read()
+        except errors.StateBroken as exc:
+            self._trouble(f"{self.file.path.name} makes no sense: {exc.message}")
+            wanted = self.file.last_good()
+            if wanted is None:
+                raise
+        if wanted is None:
+            return State.of(store.find(self._default).tag)
+        return wanted.without_expired(state.now())
+
+    def _wanted(self) -> State:
+        """What to serve from now on. Raises `StateBroken`."""
+        wanted = self.file.read()
+        if wanted is None:
+            if self._served is None:
+                return self._first()
+            if self._served.state.revision:
+                raise errors.StateBroken("it is gone")
+            return self._served.state
+        return wanted.without_expired(state.now())
+
+    def _start(self, wanted: State) -> Served:
+        """All of it that can be loaded; the champion must."""
+        loaded = {wanted.champion: self._load(wanted.champion, "champion")}
+        for role, assignment in wanted.roles.items():
+            try:
+                loaded[assignment.tag] = loaded.get(assignment.tag) or self._load(assignment.tag, role)
+            except (errors.VersionRefused, errors.VersionNotFound) as exc:
+                self._refused = wanted
+                self._trouble(exc.message)
+        left = {role: assignment for role, assignment in wanted.roles.items() if assignment.tag in loaded}
+        return self._assembled(msgspec.structs.replace(wanted, roles=left), loaded)
+
+    def _follow(self, loop: asyncio.AbstractEventLoop) -> None:
+        since_failure_s = 0.0
+        self._report()
+        while not self._is_ending.wait(POLL_S):
+            mark = self.file.mark()
+            since_failure_s += POLL_S
+            is_failing = self._served is None or self.problem is not None
+            if mark == self._mark and not self._is_over and not (is_failing and since_failure_s >= RETRY_S):
+                continue
+            if self._is_over:
+                self.file.expire(state.now())
+                mark = self.file.mark()
+            since_failure_s, self._mark = 0.0, mark
+            try:
+                self._adopt(self._wanted(), loop)
+            except errors.StateBroken as exc:
+                self._trouble(f"{self.file.path.name} makes no sense: {exc.message}")
+            except Exception as exc:  # a fault of ours must not end the thread
+                if not self._is_ending.is_set():
+                    self._trouble("the worker could not follow it; its log has the cause", exc)
+            self._report()
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether a lease ran out since."""
+        return self._served is not None and self._served.state.without_expired(state.now()) is not self._served.state
+
+    def _adopt(self, wanted: State, loop: asyncio.AbstractEventLoop) -> None:
+        """Loads all of it that is new, and has the loop serve it; or says why not."""
+        before = self._served
+        has = before.by_tag if before else {}
+        try:
+            loaded = {
+                assignment.tag: has.get(assignment.tag) or self._load(assignment.tag, role)
+                for role, assignment in wanted.roles.items()
+            }
+        except (errors.VersionRefused, errors.VersionNotFound) as exc:
+            self._refused = wanted
+            self._trouble(exc.message)
+            if before is None:
+                self._reason = exc.message
+            return
+        self.problem = self._refused = None
+        if before and before.state == wanted:
+            return
+        after = self._assembled(wanted, loaded)
+        is_swapped = threading.Event()
+
+        def swap() -> None:
+            self._served = after
+            is_swapped.set()
+
+        loop.call_soon_threadsafe(swap)
+        while not is_swapped.wait(POLL_S):
+            if self._is_ending.is_set():
+                return
+        left = has.keys() - loaded.keys()
+        for tag in left:
+            loop.call_soon_threadsafe(has[tag].batcher.close)
+        if before and before.shadow and before.shadow is not after.shadow:
+            before.shadow.stop()
+        self._tell()
+        if left:
+            del before, has
+            gc.collect()  # types that were made for a contract refer to themselves
+
+    def _load(self, tag: str, role: Role) -> Variant:
+        """The version in a role. Raises `VersionRefused` or `VersionNotFound`."""
+        version = ModelVersion.load(store.find(tag), threads=self._settings.threads)
+        logs.get().info(
+            "version_loaded",
+            model_version=version.tag,
+            role=role,
+            fixed_us=round(version.cost.fixed_s * 1e6, 1),
+            per_row_us=round(version.cost.per_unit_s * 1e6, 2),
+            batch_difference=version.batch_difference,
+        )
+        return Variant(role, version, self._observer, self._settings.cache_bytes)
+
+    def _assembled(self, wanted: State, loaded: Mapping[str, Variant]) -> Served:
+        variants = {role: loaded[given.tag].in_role(role) for role, given in wanted.roles.items()}
+        shares = Shares.of(wanted) if wanted.shared else None
+        shadowing, running = variants.get("shadow"), self._served.shadow if self._served else None
+        if shadowing is None:
+            return Served(wanted, variants, shares, None)
+        if running is None or running.version is not shadowing.version:
+            running = Shadow(shadowing.version, self._observer)
+            running.start()
+        return Served(wanted, variants, shares, running)
+
+    def _trouble(self, problem: str, cause: Exception | None = None) -> None:
+        """Notes why the state file is not followed, and logs it once."""
+        if problem != self.problem:
+            logs.get().error("state_not_followed", path=str(self.file.path), reason=problem, exc_info=cause)
+        self.problem = problem
+
+    def _tell(self) -> None:
+        serving = self.served.state
+        roles = {role: str(given) for role, given in serving.roles.items()}
+        logs.get().info("deployed", revision=serving.revision, **roles)
+
+    def _report(self) -> None:
+        serving = self._served.state if self._served else None
+        self._presence.report(Report(os.getpid(), serving, self._refused, self.problem))
+        if serving is not None:
+            shares: dict[tuple[str, str], float] = {
+                (role, given.tag): 100 - serving.shared if role == "champion" else given.share or 0.0
+                for role, given in serving.roles.items()
+            }
+            self._observer.deployed(serving.revision, shares, is_followed=self.problem is None)
+
+
+def state_path(settings: Settings) -> Path:
+    """Where the state file is: as the settings say, or in BENTOML_HOME, by the model's name."""
+    if settings.state_file:
+        return Path(settings.state_file).expanduser()
+    return store.home() / "causeway" / settings.model.partition(":")[0] / "state.json"
+
+
+def settle(settings: Settings, built_with: Sequence[str] = ()) -> None:
+    """Settles which version `latest` is, for all workers that this process starts, now and when one is replaced."""
+    os.environ.pop(VARIABLE, None)
+    with suppress(errors.VersionNotFound, errors.VersionRefused):
+        os.environ[VARIABLE] = store.find(pinned(settings.model, built_with)).tag
 
 
 def pinned(tag: str, built_with: Sequence[str]) -> str:
@@ -150,6 +318,6 @@ def pinned(tag: str, built_with: Sequence[str]) -> str:
     Outside of a Bento `built_with` is empty.
     """
     name, _, version = tag.partition(":")
-    if version != "latest" or not built_with:
+    if version != LATEST or not built_with:
         return tag
     return next((built for built in built_with if built.startswith(f"{name}:")), built_with[0])

@@ -7,18 +7,21 @@
     │   │   ├── FeaturesMissing, FeaturesAmbiguous, NoRows, FeaturesNot2D, RaggedRows, WrongWidth
     │   │   ├── NotANumber, NotFinite, NotAnInteger, OutOfRange
     │   │   ├── RowsNotObjects, UnknownName, MissingName
-    │   │   └── InvalidHeader
-    │   ├── NotFound (404)
+    │   │   └── InvalidHeader, CommandInvalid
+    │   ├── Unauthorized (401)
+    │   ├── NotFound, VersionNotLoaded, VersionUnknown (404)
     │   ├── MethodNotAllowed (405)
+    │   ├── ChangeRefused, ChangeConflict, VersionUnfit, StateUnusable (409)
     │   ├── BodyTooLarge, TooManyRows (413)
     │   ├── UnsupportedMediaType (415)
-    │   ├── ModelFailed, InternalError (500)
+    │   ├── ModelFailed, InternalError, ChangeUndone (500)
     │   ├── NotReady, Overloaded, DeadlineUnreachable (503)
     │   └── DeadlineExceeded (504)
     ├── ClientGone                  nobody waits for the answer any more
     ├── VersionRefused              a saved version that must not serve
     │   └── DigestMismatch, ContractBroken, EngineFailed, SamplesDiffer, BatchDependent
     ├── VersionNotFound             no such version in the model store
+    ├── StateBroken                 a state file that says nothing that could be served
     ├── TableRefused                a training table that cannot be learnt from
     ├── GateFailed                  a trained model that is not good enough to be saved
     ├── FamilyFailed                a family's own code raised; its traceback is the cause
@@ -275,6 +278,15 @@ class InvalidHeader(BadRequest):
         super().__init__(f"{header} must be {expected}", header=header)
 
 
+class CommandInvalid(BadRequest):
+    """The body of a command under /admin/ is not what the command takes."""
+
+    code = "command_invalid"
+
+    def __init__(self, expected: str) -> None:
+        super().__init__(f"The body must be a JSON object with {expected}, each within its limits")
+
+
 class NotFound(Refusal):
     """Nothing is served under this path."""
 
@@ -285,6 +297,26 @@ class NotFound(Refusal):
         super().__init__("Nothing is served under this path", endpoints=list(endpoints))
 
 
+class VersionNotLoaded(Refusal):
+    """X-Model-Version names a version that this service does not serve; `loaded` are those that it does."""
+
+    status = 404
+    code = "version_not_loaded"
+
+    def __init__(self, loaded: Sequence[str]) -> None:
+        super().__init__(f"X-Model-Version is not served here; {' and '.join(loaded)} are", loaded=list(loaded))
+
+
+class Unauthorized(Refusal):
+    """No bearer token, or not the right one."""
+
+    status = 401
+    code = "unauthorized"
+
+    def __init__(self) -> None:
+        super().__init__("Send the admin token as Authorization: Bearer TOKEN")
+
+
 class MethodNotAllowed(Refusal):
     """The path exists, but not for this method."""
 
@@ -293,6 +325,66 @@ class MethodNotAllowed(Refusal):
 
     def __init__(self, allow: Sequence[str]) -> None:
         super().__init__(f"This endpoint takes {' or '.join(allow)}", allow=list(allow))
+
+
+class ChangeRefused(Refusal):
+    """A change of the deployment that its state does not allow."""
+
+    status = 409
+    code = "change_refused"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+
+
+class ChangeConflict(Refusal):
+    """Somebody else changed the deployment, or is doing so; `who` and what they do."""
+
+    status = 409
+    code = "change_conflict"
+
+    def __init__(self, who: str, action: str) -> None:
+        super().__init__(f"{who} was first: {action}", who=who, action=action)
+
+
+class VersionUnfit(Refusal):
+    """The version may not get traffic: it does not load, or does not take what the champion takes."""
+
+    status = 409
+    code = "version_unfit"
+
+    def __init__(self, tag: str, reason: str) -> None:
+        super().__init__(f"{tag} may not get traffic: {reason}", tag=tag, reason=reason)
+
+
+class StateUnusable(Refusal):
+    """The state file cannot be read or written; what is served goes on being served."""
+
+    status = 409
+    code = "state_unusable"
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path} cannot be changed: {reason}", path=path, reason=reason)
+
+
+class VersionUnknown(Refusal):
+    """The model store has no such version."""
+
+    status = 404
+    code = "version_unknown"
+
+    def __init__(self, tag: str) -> None:
+        super().__init__(f"The model store has no version {tag}", tag=tag)
+
+
+class ChangeUndone(Refusal):
+    """A worker could not serve what was asked for; the deployment is as it was before."""
+
+    status = 500
+    code = "change_undone"
+
+    def __init__(self, action: str, reason: str) -> None:
+        super().__init__(f"{action} was undone: {reason}", action=action, reason=reason)
 
 
 class BodyTooLarge(Refusal):
@@ -451,6 +543,10 @@ class VersionNotFound(CausewayError):
             f"`make train FAMILY=...` trains the file in models/ that has NAME {tag.partition(':')[0]}",
             tag=tag,
         )
+
+
+class StateBroken(CausewayError):
+    """A state file that says nothing that could be served, and why."""
 
 
 class TableRefused(CausewayError):

@@ -7,6 +7,7 @@ from typing import Any
 from causeway import errors
 from causeway.errors import Refusal
 from causeway.settings import Settings
+from causeway.state import ROLES
 from causeway.version import ModelVersion
 
 EXAMPLE_ID = "3f0c1d5e9a7b42c6"
@@ -116,7 +117,7 @@ def _prediction(version: ModelVersion | None, tag: str) -> dict[str, Any]:
             "model_version": {"type": "string", "example": tag},
             "latency_ms": {"type": "number", "description": "Time in the service, in milliseconds."},
             "request_id": {"type": "string"},
-            "variant": {"type": "string", "enum": ["champion"]},
+            "variant": {"type": "string", "enum": list(ROLES), "description": "The role of the version."},
         },
     }
 
@@ -124,6 +125,7 @@ def _prediction(version: ModelVersion | None, tag: str) -> dict[str, Any]:
 def _predict(version: ModelVersion | None, tag: str, settings: Settings) -> dict[str, Any]:
     refusals: tuple[Refusal, ...] = (
         errors.FeaturesNot2D(),
+        errors.VersionNotLoaded([tag]),
         errors.BodyTooLarge(settings.max_body_bytes),
         errors.UnsupportedMediaType(),
         errors.ModelFailed(tag),
@@ -154,6 +156,7 @@ def _predict(version: ModelVersion | None, tag: str, settings: Settings) -> dict
         "parameters": [
             _header("X-Request-ID", {"type": "string", "pattern": "^[!-~]{1,128}$"}, "Comes back in the answer."),
             _header("X-Routing-Key", {"type": "string", "maxLength": 256}, "Who is asking; one key, one variant."),
+            _header("X-Model-Version", {"type": "string"}, "The version that is to answer, where it is loaded."),
             _header(
                 "X-Timeout-Ms",
                 {"type": "number", "minimum": 0, "exclusiveMinimum": True, "default": settings.timeout_ms},
@@ -210,9 +213,26 @@ def _health(tag: str) -> dict[str, Any]:
                         "schema": {
                             "type": "object",
                             "required": ["status", "version"],
-                            "properties": {"status": {"type": "string"}, "version": {"type": "string"}},
+                            "properties": {
+                                "status": {"type": "string"},
+                                "version": {"type": "string", "description": "The champion."},
+                                "details": {
+                                    "type": "object",
+                                    "description": "What is deployed, and why the state file is not followed where "
+                                    "it is not.",
+                                    "properties": {
+                                        "revision": {"type": "integer"},
+                                        "roles": {"type": "object"},
+                                        "problem": {"type": "string"},
+                                    },
+                                },
+                            },
                         },
-                        "example": {"status": "healthy", "version": tag},
+                        "example": {
+                            "status": "healthy",
+                            "version": tag,
+                            "details": {"revision": 0, "roles": {"champion": {"tag": tag}}},
+                        },
                     }
                 },
             },

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from causeway.errors import InvalidSetting, UnknownSetting
@@ -41,6 +42,12 @@ class Settings:
 
     threads: int = 1
     """Threads that the engine uses for one batch."""
+
+    state_file: str = ""
+    """Which versions are deployed, where it is not `causeway/NAME/state.json` in BENTOML_HOME (NAME: the model's)."""
+
+    admin_token: str = field(default="", repr=False)
+    """Bearer token for the HTTP surface under /admin/, at least 16 characters; without one there is no such surface."""
 
     cache_bytes: int = 0
     """Memory for answers that are kept, in bytes a version, for requests with exactly the same rows; 0 keeps none."""
@@ -105,6 +112,18 @@ def _choice(*choices: str) -> Callable[[str, str], str]:
     return check
 
 
+def _path(variable: str, value: str) -> str:
+    if not value.endswith(".json"):
+        raise InvalidSetting(variable, value, "the path of a .json file")
+    return value
+
+
+def _token(variable: str, value: str) -> str:
+    if not re.fullmatch(r"[!-~]{16,}", value):
+        raise InvalidSetting(variable, "...", "at least 16 printable ASCII characters without spaces")
+    return value
+
+
 _CHECKS: dict[str, Callable[[str, str], Any]] = {
     "model": _tag,
     "workers": _number(int, 1, 256),
@@ -113,6 +132,8 @@ _CHECKS: dict[str, Callable[[str, str], Any]] = {
     "timeout_ms": _number(float, 1, 600_000),
     "max_timeout_ms": _number(float, 1, 600_000),
     "threads": _number(int, 1, 256),
+    "state_file": _path,
+    "admin_token": _token,
     "cache_bytes": _number(int, 0, 2**40),
     "log_format": _choice("auto", "json", "console"),
 }

@@ -7,9 +7,11 @@ version from a whole one; it does not protect against somebody who may write to 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import bentoml
 from bentoml.exceptions import BentoMLException, NotFound
 
 from causeway import errors
+from causeway.tag import is_name
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,18 @@ class StoredVersion:
     tag: str
     path: Path
     metadata: Mapping[str, Any]
+    created: datetime | None = None
+
+    @property
+    def n_bytes(self) -> int:
+        """What its files take."""
+        return sum(file.stat().st_size for file in self.path.iterdir() if file.is_file())
+
+    @property
+    def average_precision(self) -> float | None:
+        """On the held-out period, as training measured it; None where it did not."""
+        quality = self.metadata.get("quality")
+        return quality.get("average_precision") if isinstance(quality, Mapping) else None
 
     def read(self, file: str) -> bytes:
         """The bytes of `file`. Raises `DigestMismatch` where they are not what was saved."""
@@ -101,4 +116,20 @@ def find(tag: str) -> StoredVersion:
     except Exception as exc:
         # BentoML lets through what YAML and its converters raise.
         raise errors.VersionRefused(tag, f"BentoML cannot read it: {' '.join(str(exc).split())}") from exc
-    return StoredVersion(str(model.tag), Path(model.path), model.info.metadata)
+    return StoredVersion(str(model.tag), Path(model.path), model.info.metadata, model.info.creation_time)
+
+
+def home() -> Path:
+    """BentoML's own folder, BENTOML_HOME."""
+    return Path(os.environ.get("BENTOML_HOME") or "~/bentoml").expanduser()
+
+
+def versions(name: str) -> list[StoredVersion]:
+    """All versions of `name`, the newest first; without those that BentoML cannot read."""
+    folder = home() / "models" / name
+    found = []
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        with suppress(errors.VersionRefused, errors.VersionNotFound):
+            if entry.is_dir() and is_name(entry.name):
+                found.append(find(f"{name}:{entry.name}"))
+    return sorted(found, key=lambda version: str(version.created), reverse=True)

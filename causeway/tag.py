@@ -6,6 +6,9 @@ import re
 
 _PART = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 
+LATEST = "latest"
+"""The version that stands for the newest one."""
+
 NAME_RULE = "1 to 63 of a-z, 0-9, '.', '_' and '-', with a letter or a digit at both ends"
 
 

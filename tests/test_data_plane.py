@@ -23,9 +23,10 @@ from prometheus_client import CollectorRegistry
 
 from causeway import errors
 from causeway.batching import RELEASED
-from causeway.deployment import Deployment, Variant
+from causeway.deployment import Deployment
 from causeway.monitoring.metrics import Metrics
 from causeway.settings import Settings
+from causeway.variant import Variant
 from tests import tiny
 from tests.conftest import Server, serving, wait_until
 from tests.monitoring.test_metrics import REQUESTS, counted, scraped

@@ -141,6 +141,7 @@ def test_the_service_s_other_paths_are_documented_and_answer(server: Server, doc
 
 def test_the_documented_headers_are_taken(server: Server, document: Any) -> None:
     taken = {"X-Request-ID": "a-1", "X-Routing-Key": "customer 7", "X-Timeout-Ms": "500.5", "X-Priority": "bulk"}
+    taken["X-Model-Version"] = httpx.get(f"{server.url}/health").json()["version"]
     parameters = {parameter["name"]: parameter["schema"] for parameter in predict(document)["parameters"]}
     assert parameters.keys() == taken.keys()
     assert re.fullmatch(parameters["X-Request-ID"]["pattern"], taken["X-Request-ID"])

@@ -29,7 +29,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from causeway import errors, rest, store
+from causeway import asgi, errors, store
 from causeway.deployment import Deployment
 from causeway.monitoring.metrics import Metrics
 from causeway.rest import RequestHeaders, Rest
@@ -408,7 +408,7 @@ def test_bad_input_gets_its_refusal_and_the_connection_goes_on(
     assert_refused(reply, status, code, facts)
     assert CANARY.encode() not in reply.body
     if reply.headers["Connection"] == "close":
-        assert len(data) > rest.SKIPPED_BYTES
+        assert len(data) > asgi.SKIPPED_BYTES
         assert wire.is_closed()
     else:
         assert_good(wire.ask(request()))
@@ -584,7 +584,7 @@ def test_a_sender_that_never_stops_can_read_the_refusal_and_is_cut_off(wire: Wir
         while time.monotonic() < started + PATIENCE_S:
             wire.send(b"1\r\n \r\n")
             time.sleep(0.01)
-    assert rest.LINGER_S / 2 < time.monotonic() - started < PATIENCE_S
+    assert asgi.LINGER_S / 2 < time.monotonic() - started < PATIENCE_S
 
 
 def test_a_sender_that_stops_halfway_gets_the_refusal_and_is_cut_off(wire: Wire) -> None:

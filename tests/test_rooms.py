@@ -11,11 +11,14 @@ from tests.conftest import HOME, ROOT, environment
 
 LAYERS = [
     {"errors", "tag"},
-    {"settings", "contract", "cost", "logs"},
-    {"batching", "cache", "codec", "drift", "monitoring", "runtime", "store"},
+    {"settings", "contract", "cost", "logs", "state"},
+    {"batching", "cache", "codec", "drift", "roll_call", "routing", "runtime", "state_file", "store"},
     {"admission", "decoding", "version"},
-    {"deployment"},
-    {"openapi"},
+    {"monitoring", "shadow", "variant"},
+    {"deployment", "figures"},
+    {"judge", "openapi", "operations"},
+    {"asgi", "rollout"},
+    {"admin", "cli"},
     {"rest"},
     {"front", "service"},
 ]

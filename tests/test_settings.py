@@ -19,10 +19,14 @@ def test_each_variable_sets_its_field() -> None:
         "CAUSEWAY_TIMEOUT_MS": "12.5",
         "CAUSEWAY_MAX_TIMEOUT_MS": "100",
         "CAUSEWAY_THREADS": "3",
+        "CAUSEWAY_STATE_FILE": "/somewhere/state.json",
+        "CAUSEWAY_ADMIN_TOKEN": "0123456789abcdef",
         "CAUSEWAY_CACHE_BYTES": "4096",
         "CAUSEWAY_LOG_FORMAT": "json",
     }
-    assert Settings.from_env(environ) == Settings("other:v1", 2, 1024, 5, 12.5, 100.0, 3, 4096, "json")
+    state_file, token = "/somewhere/state.json", "0123456789abcdef"
+    expected = Settings("other:v1", 2, 1024, 5, 12.5, 100.0, 3, state_file, token, 4096, "json")
+    assert Settings.from_env(environ) == expected
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from prometheus_client import multiprocess
+
 VARIABLE = "_CAUSEWAY_METRICS_FOLDER"
 """How the folder gets from a server to its workers; not a setting."""
 
@@ -40,6 +42,15 @@ def join() -> None:
     if folder is not None:
         _hold(Path(folder))
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+
+
+def forget_the_dead() -> None:
+    """Takes the gauges of workers that were killed out of the folder; what they counted stays."""
+    folder = os.environ.get(VARIABLE)
+    for file in Path(folder).glob("gauge_live*_*.db") if folder else ():
+        pid = file.stem.rpartition("_")[2]
+        if not Path(f"/proc/{pid}").exists():
+            multiprocess.mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
 
 
 def _hold(folder: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
-from causeway.monitoring.metrics import LATENCY_BUCKETS_S, Durations, Metrics
+from causeway.monitoring.metrics import LATENCY_BUCKETS_S, Metrics, Observations
 from tests.conftest import Server, serving, wait_until
 
 
@@ -53,7 +53,7 @@ def test_each_answer_is_counted_by_endpoint_and_status() -> None:
 @given(st.lists(st.floats(0, 100) | st.sampled_from([*LATENCY_BUCKETS_S, math.inf]), max_size=50))
 def test_many_durations_at_once_count_as_each_of_them_would(seconds: list[float]) -> None:
     histograms = [
-        Durations("d", "Durations.", ("endpoint",), buckets=LATENCY_BUCKETS_S, registry=CollectorRegistry())
+        Observations("d", "Observations.", ("endpoint",), buckets=LATENCY_BUCKETS_S, registry=CollectorRegistry())
         for _ in range(2)
     ]
     at_once, each = (histogram.labels("/predict") for histogram in histograms)

@@ -1,0 +1,170 @@
+"""One HTTP exchange by ASGI: what came in, what goes back, and the headers that Causeway understands."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from causeway import errors
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = Mapping[bytes, bytes]
+
+SKIPPED_BYTES = 64 * 1024
+"""How much of a refused body the server may have to skip on a connection that goes on; with more, it is closed."""
+
+LINGER_S = 5.0
+LINGER_IDLE_S = 1.0
+"""How long, and how long without a byte, the rest of a refused body is taken off a connection before it is closed.
+A sender that is cut off at once finds a reset connection and never reads the refusal."""
+
+
+class Answer(NamedTuple):
+    """What goes back."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+
+
+class Request:
+    """What came in: headers at once, the body when it is asked for."""
+
+    __slots__ = ("_is_withheld", "_unread_bytes", "headers", "id", "receive", "scope", "started", "variant")
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.started = time.perf_counter()
+        self.id = new_request_id()
+        self.scope = scope
+        self.receive = receive
+        self.variant: tuple[str, str] | None = None
+        self.headers: Headers = dict(scope["headers"])
+        chunked = b"transfer-encoding" in self.headers
+        self._unread_bytes = math.inf if chunked else int(self.headers.get(b"content-length", 0))
+        # Until it is asked for: its sender waits for "100 Continue", or the server took "Upgrade" at its word.
+        self._is_withheld = b"expect" in self.headers or b"upgrade" in self.headers
+
+    def identify(self) -> None:
+        """Takes over the caller's X-Request-ID. Raises `InvalidHeader`, also where a header of ours is given twice."""
+        if len(self.headers) < len(self.scope["headers"]):
+            names = [name for name, _ in self.scope["headers"]]
+            for name, title in _SINGLE.items():
+                if names.count(name) > 1:
+                    raise errors.InvalidHeader(title, "given once")
+        self.id = header_value(self.headers, b"x-request-id") or self.id
+
+    async def pieces(self, limit_bytes: int) -> list[bytes]:
+        """The whole body, as it came. Raises `BodyTooLarge` as soon as it is known to be, and `ClientGone`."""
+        if self._unread_bytes and b"upgrade" in self.headers:
+            # The HTTP parser stops at the head: it loses the body, or takes it for the next request.
+            raise errors.InvalidHeader("Upgrade", "left out: the service speaks HTTP/1.1")
+        if limit_bytes < self._unread_bytes < math.inf:
+            raise errors.BodyTooLarge(limit_bytes)
+        pieces, size = [], 0
+        self._is_withheld = False
+        while self._unread_bytes:
+            piece = self._taken(await self.receive())
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit_bytes:
+                raise errors.BodyTooLarge(limit_bytes)
+        return pieces
+
+    def is_gone(self) -> bool:
+        """Whether the client is known to have hung up; for a request whose body has been read."""
+        message = self.receive().__await__()
+        try:
+            next(message)
+        except StopIteration as received:
+            return bool(received.value["type"] == "http.disconnect")
+        message.close()  # there is none yet
+        return False
+
+    async def gone(self) -> Exception:
+        """Returns once the client has hung up; for a request whose body has been read."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        return errors.ClientGone()
+
+    async def answer(self, answer: Answer, send: Send) -> None:
+        """Sends it, and closes the connection where too much of the body is left, or it is unclear what comes next."""
+        closes = self._unread_bytes > (0 if self._is_withheld else SKIPPED_BYTES)
+        headers = [*answer.headers, (b"connection", b"close")] if closes else answer.headers
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body, "more_body": closes})
+        if closes:
+            await self._linger()
+            await send({"type": "http.response.body", "body": b""})
+
+    def _taken(self, message: Message) -> bytes:
+        """The piece of the body that a message has."""
+        if message["type"] == "http.disconnect":
+            raise errors.ClientGone()
+        piece: bytes = message.get("body", b"")
+        self._unread_bytes = max(1, self._unread_bytes - len(piece)) if message.get("more_body") else 0
+        return piece
+
+    async def _linger(self) -> None:
+        with suppress(TimeoutError, errors.ClientGone):
+            async with asyncio.timeout(LINGER_S):
+                while self._unread_bytes:
+                    async with asyncio.timeout(LINGER_IDLE_S):
+                        self._taken(await self.receive())
+
+
+Endpoint = Callable[[Request], Awaitable[Answer]]
+"""Returns the answer, or raises a `Refusal`."""
+
+
+def new_request_id() -> str:
+    """32 random hexadecimal digits."""
+    return f"{_random.getrandbits(128):032x}"
+
+
+_random = random.Random()  # noqa: S311 - unique, not secret; seeded by the operating system in each process
+
+
+def header_value(headers: Headers, name: bytes) -> str | None:
+    """The value of one of our headers, None where it is not given. Raises `InvalidHeader`."""
+    value = headers.get(name)
+    if value is None:
+        return None
+    title, form, expected = _FORMS[name]
+    if not form.fullmatch(value.strip()):
+        raise errors.InvalidHeader(title, expected)
+    return value.strip().decode("ascii")
+
+
+_FORMS = {
+    b"x-request-id": ("X-Request-ID", re.compile(rb"[!-~]{1,128}"), "1 to 128 printable ASCII characters, no spaces"),
+    b"x-routing-key": ("X-Routing-Key", re.compile(rb"[ -~]{1,256}"), "1 to 256 printable ASCII characters"),
+    b"x-model-version": ("X-Model-Version", re.compile(rb"[!-~]{1,127}"), "a model tag, name:version"),
+    b"x-timeout-ms": (
+        "X-Timeout-Ms",
+        re.compile(rb"(?=.*[1-9])[0-9]{1,9}(\.[0-9]{1,6})?"),
+        "a positive number of milliseconds in plain decimals, such as 250 or 0.5",
+    ),
+    b"x-priority": ("X-Priority", re.compile(rb"interactive|bulk"), "interactive or bulk"),
+}
+_SINGLE = {b"content-type": "Content-Type"} | {name: form[0] for name, form in _FORMS.items()}
+
+
+_CONTENT_JSON = (b"content-type", b"application/json")
+
+
+def json_answer(status: int, body: bytes, request_id: str, *extra: tuple[bytes, bytes]) -> Answer:
+    return Answer(status, body, (_CONTENT_JSON, length(body), (b"x-request-id", request_id.encode()), *extra))
+
+
+def length(body: bytes) -> tuple[bytes, bytes]:
+    return b"content-length", b"%d" % len(body)

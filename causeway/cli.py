@@ -1,0 +1,386 @@
+"""`causeway ...`: what is deployed, and changing it, on the machine that serves; `python -m causeway` is the same.
+
+Exit codes: 0 done; 1 refused, failed or undone; 2 the command line means nothing; 3 a rollout went back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import os
+import re
+import signal
+import socket
+import sys
+import urllib.request
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from itertools import pairwise
+from types import FrameType
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from causeway import errors, figures, state
+from causeway.judge import Limits
+from causeway.operations import By, Done, Listed, Operations, described
+from causeway.rollout import Plan, Progress, Rollout
+from causeway.settings import Settings
+from causeway.state import ROLES, Role
+from causeway.state_file import Change
+
+DEFAULT_URL = "http://127.0.0.1:3000"
+WENT_BACK = 3
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, as `90`, `90s`, `15m` or `2h`."""
+
+    name = "duration"
+    _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}  # noqa: RUF012 - a table
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The seconds."""
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
+        if not found or not float(found[1]):
+            self.fail(f"{value!r} is no duration; write 90s, 15m or 2h", param, ctx)
+        return float(found[1]) * self._UNITS[found[2]]
+
+
+class Steps(click.ParamType[tuple[float, ...]]):
+    """Percents that grow, as `1,5,25,50,100`."""
+
+    name = "percents"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """The percents."""
+        steps: tuple[float, ...] = value if isinstance(value, tuple) else ()
+        with suppress(ValueError):
+            steps = steps or tuple(float(step) for step in str(value).split(","))
+        if not steps or any(low >= high for low, high in pairwise((0.0, *steps))) or steps[-1] > 100:
+            self.fail(f"{value!r}: percents that grow, such as 1,5,25,50,100", param, ctx)
+        return steps
+
+
+class Commands(click.Group):
+    """Commands whose refusals are one sentence, and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except errors.CausewayError as exc:
+            click.echo(f"causeway: {exc.message}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """Which model versions answer, and changing that without a restart.
+
+    Works on the state file and the model store of this machine: CAUSEWAY_MODEL, CAUSEWAY_STATE_FILE and BENTOML_HOME
+    mean what they mean to the service.
+    """
+    ctx.obj = Operations(Settings.from_env())
+
+
+as_json = click.option("--json", "is_json", is_flag=True, help="For programs.")
+url = click.option(
+    "--url", envvar="CAUSEWAY_URL", default=DEFAULT_URL, show_default=True, help="The service, for its /metrics."
+)
+Share: click.FloatRange = click.FloatRange(0, 100, min_open=True)
+
+
+def change(name: str, *arguments: Callable[[Any], Any]) -> Callable[[Callable[..., Done]], click.Command]:
+    """A command that changes the deployment and says what came of it."""
+
+    def decorate(function: Callable[..., Done]) -> click.Command:
+        def command(*, who: str, why: str, is_json: bool, **given: Any) -> None:
+            done = function(click.get_current_context().obj, by=By(who, why), **given)
+            _say(done, is_json)
+
+        command.__doc__ = function.__doc__
+        who = click.option("--who", default=whoami, help="For the audit log; by default user@host.")
+        why = click.option("--why", default="", help="For the audit log.")
+        decorated: Any = command
+        for option in (as_json, why, who, *reversed(arguments)):
+            decorated = option(decorated)
+        return main.command(name)(decorated)
+
+    return decorate
+
+
+def whoami() -> str:
+    """user@host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a user without a name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+tag = click.argument("tag")
+
+
+@change("promote", tag)
+def promote(operations: Operations, tag: str, by: By) -> Done:
+    """Make TAG the champion, which answers all that no other role does."""
+    return operations.promote(tag, by)
+
+
+@change(
+    "rollback",
+    click.argument("tag", required=False),
+    click.option("--force", "is_forced", is_flag=True, help="Even to one that takes less than this champion does."),
+)
+def rollback(operations: Operations, tag: str | None, is_forced: bool, by: By) -> Done:
+    """Make the champion before this one, or the earlier champion TAG, the champion again."""
+    return operations.rollback(tag, by, is_forced=is_forced)
+
+
+@change(
+    "canary",
+    tag,
+    click.option("--share", type=Share, required=True, help="Percent of the requests."),
+    click.option("--lease", type=Duration(), default=None, help="After this time it ends by itself, as 30m."),
+)
+def canary(operations: Operations, tag: str, share: float, lease: float | None, by: By) -> Done:
+    """Give TAG a share of the requests, to be grown; `rollout` does this by itself."""
+    until = None if lease is None else state.now() + timedelta(seconds=lease)
+    return operations.canary(tag, share, by, until=until)
+
+
+@change("challenger", tag, click.option("--share", type=Share, required=True, help="Percent of the requests."))
+def challenger(operations: Operations, tag: str, share: float, by: By) -> Done:
+    """Give TAG a fixed share of the requests, for an A/B comparison."""
+    return operations.challenger(tag, share, by)
+
+
+@change("shadow", tag)
+def shadow(operations: Operations, tag: str, by: By) -> Done:
+    """Have TAG score what the champion answers; its predictions are counted and never returned."""
+    return operations.shadow(tag, by)
+
+
+@change("stop", click.argument("role", type=click.Choice(ROLES)))
+def stop(operations: Operations, role: Role, by: By) -> Done:
+    """End the canary, the challenger or the shadow; the champion has its requests."""
+    return operations.stop(role, by)
+
+
+@main.command()
+@as_json
+@click.pass_obj
+def status(operations: Operations, is_json: bool) -> None:
+    """What is deployed, and how far every worker is."""
+    found = operations.status()
+    if is_json:
+        _print_json(described(found))
+        return
+    told = described(found)
+    source = {"file": found.path, "history": "the audit log", "settings": "the settings; there is no state file"}
+    console = _console()
+    console.print(f"Revision {told['revision']}, by {source[found.source]}")
+    if found.problem:
+        console.print(f"[red]{found.path} makes no sense: {found.problem}")
+    roles = _table("role", "version", "share", "until")
+    for role, given in told["roles"].items():
+        share = "" if given.get("share") is None else f"{given['share']:g} %"
+        roles.add_row(role, given["tag"], share, given.get("until", ""))
+    console.print(roles)
+    if told["previous"]:
+        console.print(f"A rollback goes back to {told['previous'][-1]}")
+    workers = _table("worker", "revision", "", "problem")
+    for worker in told["workers"]:
+        is_current = "current" if worker["is_current"] else "behind"
+        workers.add_row(str(worker["pid"]), str(worker["revision"]), is_current, worker["problem"] or "")
+    console.print(workers if told["workers"] else "No worker is running.")
+
+
+@main.command()
+@as_json
+@url
+@click.pass_obj
+def versions(operations: Operations, is_json: bool, url: str) -> None:
+    """What is in the store: role, share, age, average precision, size, requests answered (as --url counts them)."""
+    answered: dict[str, int] | None = None
+    with suppress(OSError, ValueError):
+        answered = figures.requests_by_version(_metrics(url))
+    listed = [
+        dataclasses.replace(version, requests=None if answered is None else answered.get(version.tag, 0))
+        for version in operations.versions()
+    ]
+    if is_json:
+        _print_json(listed)
+        return
+    table = _table("version", "role", "share", "age", "AP", "MB", "answered")
+    for version in listed:
+        table.add_row(*_cells(version))
+    _console().print(table)
+
+
+@main.command()
+@as_json
+@click.option("--last", type=click.IntRange(1), default=None, help="Only so many.")
+@click.pass_obj
+def history(operations: Operations, is_json: bool, last: int | None) -> None:
+    """Who changed what, when, and why."""
+    changes = operations.history()[-last:] if last else operations.history()
+    if is_json:
+        _print_json(changes)
+        return
+    table = _table("revision", "when", "who", "what", "from", "to", "why")
+    for made in changes:
+        before, after = _differing(made)
+        when = made.time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        table.add_row(str(made.revision), when, made.who, made.action, before, after, made.why)
+    _console().print(table)
+
+
+def _limit(name: str, default: float, text: str) -> Callable[[Any], Any]:
+    return click.option(name, type=click.FloatRange(0), default=default, show_default=True, help=text)
+
+
+@main.command()
+@click.argument("tag")
+@click.option("--steps", type=Steps(), default="1,5,25,50,100", show_default=True, help="Percents.")
+@click.option("--hold", type=Duration(), default="60s", show_default=True, help="Time at each step, at least.")
+@_limit("--min-requests", Plan.min_requests, "The canary's answers at each step, at least.")
+@_limit("--max-errors", Limits.errors, "Share of answers 500 and 504 above the champion's.")
+@_limit("--max-refusals", Limits.refusals, "Share of answers 503 above the champion's.")
+@_limit("--max-p99-ratio", Limits.p99_ratio, "p99 latency over the champion's.")
+@_limit("--max-nan", Limits.not_finite, "Share of predictions that are NaN.")
+@_limit("--max-psi", Limits.psi, "Shift of the scores (PSI), above what chance gives.")
+@click.option("--who", default=whoami, help="For the audit log; by default user@host.")
+@click.option("--why", default="", help="For the audit log.")
+@url
+@as_json
+@click.pass_obj
+def rollout(
+    operations: Operations,
+    tag: str,
+    steps: tuple[float, ...],
+    hold: float,
+    min_requests: float,
+    max_errors: float,
+    max_refusals: float,
+    max_p99_ratio: float,
+    max_nan: float,
+    max_psi: float,
+    who: str,
+    why: str,
+    url: str,
+    is_json: bool,
+) -> None:
+    """Give TAG a growing share of the requests, compare it with the champion, and promote it or go back.
+
+    Exit code 0: promoted. 3: went back, and why is printed. Where this command dies, the canary ends within a minute.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    limits = Limits(max_errors, max_refusals, max_p99_ratio, not_finite=max_nan, psi=max_psi)
+    plan = Plan(steps, hold, min_requests, limits)
+    try:
+        walk = Rollout(operations, tag, plan, By(who, why), lambda: figures.read(_metrics(url)))
+        if is_json:
+            verdict = walk.run()
+        else:
+            with Live(console=_console(), refresh_per_second=4) as live:
+                verdict = walk.run(lambda progress: live.update(_progress(progress, plan)))
+    except OSError as exc:
+        raise errors.CausewayError(
+            f"{url}/metrics does not answer, and a rollout compares what it says: {exc}"
+        ) from exc
+    except KeyboardInterrupt:
+        click.echo("Interrupted: the champion has all requests again.", err=True)
+        sys.exit(WENT_BACK)
+    if is_json:
+        _print_json({"promoted": verdict.is_promoted, "reason": verdict.reason})
+    else:
+        click.echo(f"Promoted: {verdict.reason}." if verdict.is_promoted else f"Went back: {verdict.reason}.")
+    sys.exit(0 if verdict.is_promoted else WENT_BACK)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _metrics(url: str) -> str:
+    with urllib.request.urlopen(f"{url.rstrip('/')}/metrics", timeout=5) as response:
+        text: str = response.read().decode()
+        return text
+
+
+def _say(done: Done, is_json: bool) -> None:
+    if is_json:
+        _print_json(
+            {"revision": done.change.revision, "action": done.change.action, "workers": done.workers}
+            | {"seconds": round(done.seconds, 3)}
+        )
+    elif done.workers:
+        workers = "1 worker serves" if done.workers == 1 else f"{done.workers} workers serve"
+        click.echo(f"{done.change.action}: {workers} revision {done.change.revision}, after {done.seconds:.2f} s")
+    else:
+        click.echo(f"{done.change.action}: revision {done.change.revision}; no worker is running yet")
+
+
+def _progress(progress: Progress, plan: Plan) -> Group:
+    compared = _table("", "champion", "canary", "allowed")
+    for comparison in progress.compared:
+        values = (f"{value:.4g}" for value in (comparison.champion, comparison.canary, comparison.limit))
+        compared.add_row(comparison.name, *values, style="red" if comparison.is_worse else None)
+    head = f"Step {progress.step + 1} of {len(plan.steps)}: {progress.share:g} %, "
+    held = f"{progress.held_s:.0f} of {plan.hold_s:g} s, {progress.requests} requests"
+    return Group(head + held, ProgressBar(plan.hold_s, min(progress.held_s, plan.hold_s), width=60), compared)
+
+
+def _cells(version: Listed) -> list[str]:
+    return [
+        version.tag,
+        version.role or "",
+        "" if version.share is None else f"{version.share:g} %",
+        "" if version.created is None else _age(version.created),
+        "" if version.average_precision is None else f"{version.average_precision:.4f}",
+        f"{version.n_bytes / 1e6:.1f}",
+        "?" if version.requests is None else str(version.requests),
+    ]
+
+
+def _age(created: datetime) -> str:
+    seconds = (state.now() - created).total_seconds()
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _differing(change: Change) -> tuple[str, str]:
+    """What roles had before and after, where these differ."""
+    before, after = change.before.roles, change.after.roles
+    roles = [role for role in ROLES if before.get(role) != after.get(role)]
+    one, other = ("\n".join(f"{role} {states.get(role, '-')}" for role in roles) for states in (before, after))
+    return one, other
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _console() -> Console:
+    """Piped, lines are as long as they are."""
+    return Console(width=None if sys.stdout.isatty() else 200)
+
+
+def _print_json(value: Sequence[Any] | dict[str, Any]) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())

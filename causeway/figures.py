@@ -1,0 +1,102 @@
+"""What /metrics says about each version, as numbers to compare: counts, and histograms of latencies and scores."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client.parser import text_string_to_metric_families
+
+from causeway.monitoring.metrics import SCORE_BUCKETS, VARIANT_BUCKETS_S
+
+Counts = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one version, since its server started, or between two looks (`since`)."""
+
+    by_status: Mapping[int, float] = field(default_factory=dict)
+    """Requests by HTTP status."""
+    latencies: Counts = field(default_factory=lambda: np.zeros(len(VARIANT_BUCKETS_S) + 1))
+    """(44 + 1,): answers by `VARIANT_BUCKETS_S`, each up to its bound; the last is without one."""
+    scores: Counts = field(default_factory=lambda: np.zeros(len(SCORE_BUCKETS) + 1))
+    """(17 + 1,): predictions by `SCORE_BUCKETS`."""
+    not_finite: float = 0.0
+    """Predictions that were NaN or infinite."""
+
+    def since(self, before: Figures) -> Figures:
+        """What was added."""
+        statuses = {status: n - before.by_status.get(status, 0.0) for status, n in self.by_status.items()}
+        return Figures(
+            statuses,
+            self.latencies - before.latencies,
+            self.scores - before.scores,
+            self.not_finite - before.not_finite,
+        )
+
+    @property
+    def requests(self) -> float:
+        """All that a client waited for: without those of clients that hung up."""
+        return sum(n for status, n in self.by_status.items() if status != 499)
+
+    @property
+    def errors(self) -> float:
+        """Answers that are the version's fault: 500, and 504 for what took too long."""
+        return self.by_status.get(500, 0.0) + self.by_status.get(504, 0.0)
+
+    @property
+    def refusals(self) -> float:
+        """Answers 503."""
+        return self.by_status.get(503, 0.0)
+
+    def p99_s(self) -> float:
+        """The 99th percentile of the latency, as the bound of its bucket; NaN without answers."""
+        if not self.latencies.sum():
+            return float("nan")
+        place = int(np.searchsorted(np.cumsum(self.latencies), 0.99 * self.latencies.sum()))
+        return (*VARIANT_BUCKETS_S, float("inf"))[place]
+
+    def slower_than(self, seconds: float) -> float:
+        """Answers that took longer than `seconds`, a bound of `VARIANT_BUCKETS_S`, or the next one above it."""
+        return float(self.latencies[np.searchsorted(VARIANT_BUCKETS_S, seconds) + 1 :].sum())
+
+
+def read(exposition: str) -> dict[str, Figures]:
+    """By version, what a text in the Prometheus format says."""
+    by_status: defaultdict[str, dict[int, float]] = defaultdict(lambda: defaultdict(float))
+    histograms: defaultdict[tuple[str, str], defaultdict[float, float]] = defaultdict(lambda: defaultdict(float))
+    not_finite: defaultdict[str, float] = defaultdict(float)
+    for family in text_string_to_metric_families(exposition):
+        for sample in family.samples:
+            tag = sample.labels.get("model_version", "")
+            if sample.name == "causeway_variant_requests_total":
+                by_status[tag][int(sample.labels["status"])] += sample.value
+            elif sample.name in ("causeway_variant_duration_seconds_bucket", "causeway_scores_bucket"):
+                histograms[sample.name, tag][float(sample.labels["le"])] += sample.value
+            elif sample.name == "causeway_scores_not_finite_total":
+                not_finite[tag] += sample.value
+    tags = by_status.keys() | {tag for _, tag in histograms} | not_finite.keys()
+    return {
+        tag: Figures(
+            dict(by_status[tag]),
+            _counts(histograms["causeway_variant_duration_seconds_bucket", tag], len(VARIANT_BUCKETS_S) + 1),
+            _counts(histograms["causeway_scores_bucket", tag], len(SCORE_BUCKETS) + 1),
+            not_finite[tag],
+        )
+        for tag in tags
+    }
+
+
+def requests_by_version(exposition: str) -> dict[str, int]:
+    """How many requests each version answered with 200."""
+    return {tag: int(figures.by_status.get(200, 0)) for tag, figures in read(exposition).items()}
+
+
+def _counts(cumulative: Mapping[float, float], n: int) -> Counts:
+    """The counts of single buckets from those up to each bound."""
+    values = [cumulative[bound] for bound in sorted(cumulative)]
+    return np.diff(values, prepend=0.0) if values else np.zeros(n)

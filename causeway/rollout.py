@@ -1,0 +1,165 @@
+"""Progressive delivery: a canary whose share grows step by step, as long as it is no worse than the champion.
+
+At each step the canary holds its share for a while, with a lease that is renewed as long as this process lives. It is
+compared with the champion at every look. Where it is worse, where nothing can be compared, or where somebody else
+changes the deployment, it ends, and the champion has all requests again; after the last step it is promoted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from causeway import errors, state
+from causeway.figures import Figures
+from causeway.judge import Comparison, Limits, compare
+from causeway.operations import By, Operations, found
+
+LOOK_S = 1.0
+"""How often the figures are looked at."""
+
+LEASE_S = 60.0
+"""How long the canary stays after this process died, at most."""
+
+PATIENCE = 10
+"""A step without enough requests is held for so many times its length, and then given up."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a version gets its requests."""
+
+    steps: Sequence[float] = (1, 5, 25, 50, 100)
+    """Percent, growing."""
+    hold_s: float = 60.0
+    """Seconds at each step, at least."""
+    min_requests: float = 100
+    """The canary's answers at each step, at least."""
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a rollout is."""
+
+    share: float
+    step: int
+    held_s: float
+    requests: int
+    """That the canary got at this step."""
+    compared: Sequence[Comparison]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a rollout ended."""
+
+    is_promoted: bool
+    reason: str
+
+
+class WentBack(Exception):
+    """The rollout ends here; why."""
+
+
+Look = Callable[[], Mapping[str, Figures]]
+"""The figures of each version; raises `OSError` where nobody gives them."""
+
+
+class Rollout:
+    """Takes one version through a `Plan`."""
+
+    def __init__(self, operations: Operations, tag: str, plan: Plan, by: By, look: Look) -> None:
+        self.tag = found(tag)
+        self._operations = operations
+        self._plan = plan
+        self._by = by
+        self._look = look
+        self._revision: int | None = None
+        """That it left the deployment with; with another, somebody else changed it."""
+
+    def run(self, tell: Callable[[Progress], None] = lambda progress: None) -> Verdict:
+        """Walks the steps and says how it went; `tell` hears of every look.
+
+        Raises the `Refusal` of its first step, where it may not begin. Whatever else ends it, also an interrupt, ends
+        the canary.
+        """
+        started = self._look()
+        champion = self._operations.status().state.champion
+        self._step(self._plan.steps[0])
+        try:
+            with self._ending():
+                for number, share in enumerate(self._plan.steps):
+                    if number:
+                        self._step(share)
+                    self._hold(number, share, champion, started, tell)
+                self._operations.promote(self.tag, self._by, revision=self._revision)
+        except WentBack as exc:
+            return Verdict(False, str(exc))
+        return Verdict(True, f"{self.tag} is the champion")
+
+    def _step(self, share: float) -> None:
+        until = state.now() + timedelta(seconds=LEASE_S)
+        by = By(self._by.who, self._by.why or "rollout")
+        done = self._operations.canary(self.tag, share, by, until=until, revision=self._revision)
+        self._revision = done.change.revision
+
+    def _hold(
+        self,
+        number: int,
+        share: float,
+        champion: str,
+        started: Mapping[str, Figures],
+        tell: Callable[[Progress], None],
+    ) -> None:
+        """Returns after the step was held without a reason to go back. Raises `WentBack`."""
+        plan, nothing = self._plan, Figures()
+        before = self._seen()
+        began = renewed = time.monotonic()
+        while True:
+            time.sleep(LOOK_S)
+            now, seen = time.monotonic(), self._seen()
+            canary = seen.get(self.tag, nothing).since(before.get(self.tag, nothing))
+            beside = seen.get(champion, nothing).since(before.get(champion, nothing))
+            if beside.requests < plan.min_requests:
+                beside = seen.get(champion, nothing).since(started.get(champion, nothing))
+            if min(canary.requests, beside.requests, *canary.by_status.values(), 0) < 0:
+                raise WentBack("the service was restarted, and its counters began again")
+            compared = compare(beside, canary, plan.limits)
+            tell(Progress(share, number, now - began, int(canary.requests), compared))
+            worse = [comparison for comparison in compared if comparison.is_worse]
+            if worse:
+                raise WentBack("; ".join(map(str, worse)))
+            is_enough = canary.requests >= plan.min_requests
+            if now - began >= plan.hold_s and is_enough:
+                return
+            if now - began >= plan.hold_s * PATIENCE:
+                reason = f"{int(canary.requests)} of {plan.min_requests:g} requests came at {share:g} % "
+                raise WentBack(f"{reason}in {now - began:.0f} s: too few to judge by")
+            if now - renewed > LEASE_S / 2:
+                self._step(share)
+                renewed = now
+
+    def _seen(self) -> Mapping[str, Figures]:
+        try:
+            return self._look()
+        except OSError as exc:
+            raise WentBack(f"the service's /metrics do not answer: {exc}") from exc
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        """Ends the canary whatever happens, unless somebody else has changed the deployment since this rollout did."""
+        try:
+            yield
+        except BaseException as exc:
+            last = self._operations.history()[-1]
+            if last.who == self._by.who:
+                by = By(self._by.who, f"rollout went back: {str(exc) or type(exc).__name__}")
+                with suppress(errors.ChangeConflict, errors.ChangeRefused):
+                    self._operations.stop("canary", by, revision=last.revision)
+            if isinstance(exc, errors.Refusal):
+                raise WentBack(exc.message) from exc
+            raise
