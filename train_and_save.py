@@ -89,6 +89,7 @@ def save(family: models.Family, args: argparse.Namespace) -> str:
     tag = store.save(family.NAME, files, labels=labels, metadata=metadata, accept=ModelVersion.load)
     is_default = Settings.model == f"{family.NAME}:latest"
     _say(f"Saved {tag}; serve it with: {'' if is_default else f'CAUSEWAY_MODEL={tag} '}bentoml serve")
+    _say(f"Where another version is deployed: causeway promote {tag}")
     return tag
 
 

@@ -116,7 +116,14 @@ class _Calls:
 
         return stamina.retry_context(on=wait_s, attempts=retry.attempts, timeout=None)
 
-    def _predict_call(self, rows: Rows, request_id: str | None, routing_key: str | None, priority: Priority) -> _Call:
+    def _predict_call(
+        self,
+        rows: Rows,
+        request_id: str | None,
+        routing_key: str | None,
+        priority: Priority,
+        model_version: str | None,
+    ) -> _Call:
         name, values = _named(rows)
         headers = {
             "Content-Type": "application/json",
@@ -124,6 +131,7 @@ class _Calls:
             "X-Timeout-Ms": f"{self._timeout.answer_s * 1000:.3f}",
             **({} if routing_key is None else {"X-Routing-Key": routing_key}),
             **({} if priority == "interactive" else {"X-Priority": priority}),
+            **({} if model_version is None else {"X-Model-Version": model_version}),
         }
         # NaN is written as NaN: the service refuses it with its row and column.
         content = json.dumps({name: values}, default=_plain, separators=(",", ":")).encode()
@@ -148,9 +156,10 @@ class Client(_Calls):
         request_id: str | None = None,
         routing_key: str | None = None,
         priority: Priority = "interactive",
+        model_version: str | None = None,
     ) -> Answer:
-        """Predictions for `rows`. Raises a `Refusal` or a `CallFailed`."""
-        call = self._predict_call(rows, request_id, routing_key, priority)
+        """Predictions for `rows`, by `model_version` where that is given. Raises a `Refusal` or a `CallFailed`."""
+        call = self._predict_call(rows, request_id, routing_key, priority, model_version)
         for attempt in self._attempts():
             with attempt:
                 return call.answer(self._once(call))
@@ -192,9 +201,10 @@ class AsyncClient(_Calls):
         request_id: str | None = None,
         routing_key: str | None = None,
         priority: Priority = "interactive",
+        model_version: str | None = None,
     ) -> Answer:
-        """Predictions for `rows`. Raises a `Refusal` or a `CallFailed`."""
-        call = self._predict_call(rows, request_id, routing_key, priority)
+        """Predictions for `rows`, by `model_version` where that is given. Raises a `Refusal` or a `CallFailed`."""
+        call = self._predict_call(rows, request_id, routing_key, priority, model_version)
         async for attempt in self._attempts():
             with attempt:
                 return call.answer(await self._once(call))

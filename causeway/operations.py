@@ -174,6 +174,7 @@ class Operations:
         Raises `ChangeRefused`, `ChangeConflict`, `VersionUnfit`, `VersionUnknown`, `StateUnusable`, or `ChangeUndone`.
         """
         with self.file.changing(by.who, action):
+            self.file.end_leases(state.now())
             status = self.status()
             before = status.state
             if revision is not None and before.revision != revision:
@@ -203,7 +204,7 @@ class Operations:
                 if worker.refused == after:
                     raise errors.CausewayError(f"worker {worker.pid} cannot serve it: {worker.problem}")
             waiting = [worker for worker in workers if worker.serving != after]
-            if not waiting:
+            if not waiting or after.without_expired(state.now()) is not after:
                 return len(workers)
             if time.monotonic() > deadline:
                 pids = ", ".join(str(worker.pid) for worker in waiting)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import bentoml
+from bentoml._internal.models import ModelStore  # bentoml.models knows one store: in a Bento, that of the Bento
 from bentoml.exceptions import BentoMLException, NotFound
 
 from causeway import errors
@@ -108,15 +109,19 @@ def save(
 
 
 def find(tag: str) -> StoredVersion:
-    """The version under `tag` (`name:latest` is the newest). Raises `VersionNotFound`, or `VersionRefused`."""
-    try:
-        model = bentoml.models.get(tag)
-    except NotFound as exc:
-        raise errors.VersionNotFound(tag) from exc
-    except Exception as exc:
-        # BentoML lets through what YAML and its converters raise.
-        raise errors.VersionRefused(tag, f"BentoML cannot read it: {' '.join(str(exc).split())}") from exc
-    return StoredVersion(str(model.tag), Path(model.path), model.info.metadata, model.info.creation_time)
+    """The version under `tag` (`name:latest` is the newest). Raises `VersionNotFound`, or `VersionRefused`.
+
+    A Bento's own versions come first: there BentoML looks nowhere else. What came later is in BENTOML_HOME.
+    """
+    for models in (None, *_elsewhere()):
+        try:
+            return _get(tag, models)
+        except NotFound:
+            continue
+        except Exception as exc:
+            # BentoML lets through what YAML and its converters raise.
+            raise errors.VersionRefused(tag, f"BentoML cannot read it: {' '.join(str(exc).split())}") from exc
+    raise errors.VersionNotFound(tag)
 
 
 def home() -> Path:
@@ -126,10 +131,31 @@ def home() -> Path:
 
 def versions(name: str) -> list[StoredVersion]:
     """All versions of `name`, the newest first; without those that BentoML cannot read."""
-    folder = home() / "models" / name
+    folders = [models / name for models in _elsewhere()]
+    tags = {
+        f"{name}:{entry.name}"
+        for folder in folders
+        for entry in (folder.iterdir() if folder.is_dir() else ())
+        if entry.is_dir() and is_name(entry.name)
+    }
     found = []
-    for entry in folder.iterdir() if folder.is_dir() else ():
+    for tag in tags:
         with suppress(errors.VersionRefused, errors.VersionNotFound):
-            if entry.is_dir() and is_name(entry.name):
-                found.append(find(f"{name}:{entry.name}"))
+            found.append(find(tag))
     return sorted(found, key=lambda version: str(version.created), reverse=True)
+
+
+def _elsewhere() -> list[Path]:
+    """Folders with models beside the store that BentoML uses now: a container's Bento, and BENTOML_HOME."""
+    bento = os.environ.get("BENTO_PATH")
+    return [*([Path(bento, "models")] if bento else []), home() / "models"]
+
+
+def _get(tag: str, models: Path | None) -> StoredVersion:
+    if models is None:
+        model = bentoml.models.get(tag)
+    elif models.is_dir():
+        model = ModelStore(models).get(tag)
+    else:
+        raise NotFound(f"there is no {models}")
+    return StoredVersion(str(model.tag), Path(model.path), model.info.metadata, model.info.creation_time)

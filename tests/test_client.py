@@ -162,6 +162,14 @@ def test_an_answer_says_who_made_it(call: Callable[..., Any], server: Server) ->
     assert answer.latency_ms > 0
 
 
+def test_a_version_can_be_asked_for(call: Callable[..., Any], server: Server) -> None:
+    served = call(server.url, lambda client: client.health())
+    assert call(server.url, predict(model_version=served)).model_version == served
+    with pytest.raises(errors.VersionNotLoaded) as refused:
+        call(server.url, predict(model_version="fraud:another"))
+    assert refused.value.loaded == [served]
+
+
 def test_health_names_the_version_that_answers(call: Callable[..., Any], server: Server) -> None:
     assert call(server.url, lambda client: client.health()) == call(server.url, predict()).model_version
 

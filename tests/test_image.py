@@ -140,10 +140,10 @@ class Container:
 
 
 @contextmanager
-def running(podman: Podman, image: str, *, network: str = "host") -> Iterator[Container]:
+def running(podman: Podman, image: str, *options: str, network: str = "host") -> Iterator[Container]:
     """A started container, removed afterwards."""
     container = Container(podman, f"causeway-test-{uuid.uuid4().hex[:8]}", free_port())
-    where = ("--network", network, "-e", f"PORT={container.port}", "-e", "BENTOML_HOST=127.0.0.1")
+    where = ("--network", network, "-e", f"PORT={container.port}", "-e", "BENTOML_HOST=127.0.0.1", *options)
     podman("run", "-d", "--name", container.name, *where, *RESTRICTIONS, image)
     try:
         yield container
@@ -224,6 +224,38 @@ def test_it_answers_as_the_model_in_the_store_does(container: Container) -> None
     assert answer["model_version"] == version.tag
     expected = version.predict(version.contract.from_features(version.example))
     assert answer["predictions"] == [[float(str(value))] for value in expected[:, 0]]
+
+
+def test_a_version_on_a_volume_is_promoted_and_kept_over_a_restart(
+    runner: Podman, image: str, home: Path, tmp_path: Path
+) -> None:
+    built = store.find("fraud:latest")
+    later = f"fraud:{built.path.name[:-1]}z"
+    name, _, version = later.partition(":")
+    folder = tmp_path / "models" / name / version
+    shutil.copytree(built.path, folder)
+    described = (folder / "model.yaml").read_text()
+    (folder / "model.yaml").write_text(described.replace(f"version: {built.path.name}", f"version: {version}"))
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        path.chmod(0o777)
+    volume = ("--volume", f"{tmp_path}:/data", "-e", "BENTOML_HOME=/data")
+    with running(runner, image, *volume) as started:
+        started.wait_until_healthy()
+        assert started.predict(ModelVersion.load(built).example)["model_version"] == built.tag
+        assert "1 worker serves revision 1" in started.sh(f"causeway promote {later}")
+        assert started.predict(ModelVersion.load(built).example)["model_version"] == later
+        listed = json.loads(started.sh("causeway versions --json"))
+        assert {one["tag"]: one["role"] for one in listed} == {built.tag: None, later: "champion"}
+    with running(runner, image, *volume) as again:
+        again.wait_until_healthy()
+        assert again.predict(ModelVersion.load(built).example)["model_version"] == later
+        assert "1 worker serves revision 2" in again.sh("causeway rollback")
+        assert again.predict(ModelVersion.load(built).example)["model_version"] == built.tag
+
+
+def test_without_a_volume_the_state_lasts_as_long_as_the_container(container: Container) -> None:
+    assert "No worker" not in container.sh("causeway status")
+    assert "there was no champion before" in container.sh("causeway rollback 2>&1")
 
 
 def test_it_starts_without_any_network(runner: Podman, image: str) -> None:

@@ -10,18 +10,23 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+import httpx
 import numpy as np
+import pandas as pd
 import pytest
 
 from causeway.training.dataset import split
 from models.simulator import Simulation, simulate
+from models.transactions import CONTRACT
 from models.windows import add_features
 from tests.conftest import PATIENCE_S, PUBLISHED, ROOT, free_port, wait_until
 
@@ -122,6 +127,7 @@ def healthy(url: str) -> bool:
 
 def test_every_command_works_from_top_to_bottom(stranger: Stranger, tmp_path: Path) -> None:
     todo = [block for block in blocks() if block.language in ("bash", "python") and block.note != "container"]
+    token = stranger.environment["CAUSEWAY_ADMIN_TOKEN"] = "0123456789abcdef"
     first, *todo = todo
     assert first.text == "make serve\n"
     port = stranger.ports.setdefault("3000", free_port())
@@ -130,9 +136,16 @@ def test_every_command_works_from_top_to_bottom(stranger: Stranger, tmp_path: Pa
         wait_until(lambda: "Ready." in log.read_text() or serving.poll() is not None, "a line to paste")
         pasted = next(line for line in log.read_text().splitlines() if line.startswith("curl "))
         assert json.loads(stranger.run("bash", "-c", pasted))["variant"] == "champion"
+        stranger.environment["CAUSEWAY_URL"] = f"http://127.0.0.1:{port}"
         for number, block in enumerate(todo):
             text = stranger.with_free_ports(block.text)
-            if block.note:
+            if block.note == "traffic":
+                with traffic(f"http://127.0.0.1:{port}", stranger.folder / "transactions.parquet"):
+                    assert "Promoted" in stranger.run("bash", "-c", text.replace("60s", "4s"))
+            elif block.note == "admin":
+                told = json.loads(stranger.run("bash", "-c", text))
+                assert told["code"] == "change_refused", token  # it is champion since the rollout
+            elif block.note:
                 (stranger.folder / block.note).write_text(text)
             elif block.language == "python":
                 (tmp_path / "script.py").write_text(text)
@@ -150,6 +163,28 @@ def test_every_command_works_from_top_to_bottom(stranger: Stranger, tmp_path: Pa
             else:
                 stranger.run("bash", "-euo", "pipefail", "-c", text)
     assert (stranger.folder / "fraud.bentomodel").is_file()
+
+
+@contextmanager
+def traffic(url: str, table: Path) -> Iterator[None]:
+    """Callers who ask about rows of a table, all the time, without a routing key."""
+    is_over, rows = threading.Event(), pd.read_parquet(table, columns=list(CONTRACT.names)).to_numpy()
+
+    def ask(seed: int) -> None:
+        chosen = np.random.default_rng(seed)
+        with httpx.Client() as client:
+            while not is_over.is_set():
+                some = rows[chosen.integers(len(rows), size=5)]
+                client.post(f"{url}/predict", json={"features": some.tolist()}).raise_for_status()
+
+    with ThreadPoolExecutor() as callers:
+        asking = [callers.submit(ask, seed) for seed in range(4)]
+        try:
+            yield
+        finally:
+            is_over.set()
+    for each in asking:
+        each.result()
 
 
 def answers_equal_scikit_learn(url: str, file: Path) -> None:

@@ -77,6 +77,25 @@ POISONABLE = graph(
 """Predicts sigmoid(a), and fails for the whole batch where a row has a = 5 or -5: it looks beyond a table's end."""
 
 
+def scaled(by: float) -> bytes:
+    """An ONNX model that predicts sigmoid(by * a)."""
+    nodes = [
+        helper.make_node("Gather", ["features", "zero"], ["a"], axis=1),
+        helper.make_node("Mul", ["a", "by"], ["b"]),
+        helper.make_node("Sigmoid", ["b"], ["predictions"]),
+    ]
+    constants = [
+        helper.make_tensor("zero", TensorProto.INT64, [1], [0]),
+        helper.make_tensor("by", TensorProto.FLOAT, [1], [by]),
+    ]
+    return _finished(nodes, constants)
+
+
+def saved_scaled(by: float, **changed: bytes | None) -> StoredVersion:
+    """A version that predicts sigmoid(by * a), in the store."""
+    return saved(model_onnx=scaled(by), samples_json=_samples(by), **changed)
+
+
 def saved(**changed: bytes | None) -> StoredVersion:
     """A version in the store with some files changed (None leaves one out); its digests are right all the same."""
     names = {name.replace(".", "_"): name for name in FILES}
@@ -134,9 +153,13 @@ def dear(size: int) -> bytes:
     return _finished(nodes, constants)
 
 
-def sigmoid(features: list[list[float]]) -> list[list[float]]:
-    """What `POISONABLE` and `dear` predict."""
-    return [[float(1 / (1 + np.exp(-np.float32(a))))] for a, _ in features]
+def sigmoid(features: list[list[float]], by: float = 1.0) -> list[list[float]]:
+    """What `POISONABLE` and `dear` predict, and `scaled`."""
+    return [[float(1 / (1 + np.exp(-np.float32(by * a))))] for a, _ in features]
 
 
-SIGMOID_SAMPLES = msgspec.json.encode(Samples(SAMPLES.features, sigmoid(SAMPLES.features), 1e-5))
+def _samples(by: float) -> bytes:
+    return msgspec.json.encode(Samples(SAMPLES.features, sigmoid(SAMPLES.features, by), 1e-5))
+
+
+SIGMOID_SAMPLES = _samples(1.0)
