@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import getpass
+import math
 import os
 import re
 import signal
@@ -16,9 +17,10 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from http.client import HTTPException
 from itertools import pairwise
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import msgspec
@@ -30,13 +32,18 @@ from rich.table import Table
 from causeway import errors, figures, state
 from causeway.judge import Limits
 from causeway.operations import By, Done, Listed, Operations, described
-from causeway.rollout import Plan, Progress, Rollout
+from causeway.rollout import Plan, Progress, Rollout, Verdict
 from causeway.settings import Settings
 from causeway.state import ROLES, Role
 from causeway.state_file import Change
 
+Read = TypeVar("Read")
+
 DEFAULT_URL = "http://127.0.0.1:3000"
 WENT_BACK = 3
+
+NUMBERS = {"revision", "share", "age", "AP", "MB", "answered", "champion", "canary", "allowed"}
+"""Columns of tables."""
 
 
 class Duration(click.ParamType[float]):
@@ -65,9 +72,20 @@ class Steps(click.ParamType[tuple[float, ...]]):
         steps: tuple[float, ...] = value if isinstance(value, tuple) else ()
         with suppress(ValueError):
             steps = steps or tuple(float(step) for step in str(value).split(","))
-        if not steps or any(low >= high for low, high in pairwise((0.0, *steps))) or steps[-1] > 100:
+        if not steps or not all(low < high <= 100 for low, high in pairwise((0.0, *steps))):
             self.fail(f"{value!r}: percents that grow, such as 1,5,25,50,100", param, ctx)
         return steps
+
+
+class Number(click.FloatRange):
+    """A number in a range: not NaN, with which every comparison would come out well."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return number
 
 
 class Commands(click.Group):
@@ -97,7 +115,7 @@ as_json = click.option("--json", "is_json", is_flag=True, help="For programs.")
 url = click.option(
     "--url", envvar="CAUSEWAY_URL", default=DEFAULT_URL, show_default=True, help="The service, for its /metrics."
 )
-Share: click.FloatRange = click.FloatRange(0, 100, min_open=True)
+Share = Number(0, 100, min_open=True)
 
 
 def change(name: str, *arguments: Callable[[Any], Any]) -> Callable[[Callable[..., Done]], click.Command]:
@@ -133,7 +151,7 @@ tag = click.argument("tag")
 
 @change("promote", tag)
 def promote(operations: Operations, tag: str, by: By) -> Done:
-    """Make TAG the champion, which answers all that no other role does."""
+    """Make TAG the champion: it answers what no other role does."""
     return operations.promote(tag, by)
 
 
@@ -143,7 +161,7 @@ def promote(operations: Operations, tag: str, by: By) -> Done:
     click.option("--force", "is_forced", is_flag=True, help="Even to one that takes less than this champion does."),
 )
 def rollback(operations: Operations, tag: str | None, is_forced: bool, by: By) -> Done:
-    """Make the champion before this one, or the earlier champion TAG, the champion again."""
+    """Go back to the champion before this one, or to TAG. That has to be an earlier champion."""
     return operations.rollback(tag, by, is_forced=is_forced)
 
 
@@ -154,7 +172,7 @@ def rollback(operations: Operations, tag: str | None, is_forced: bool, by: By) -
     click.option("--lease", type=Duration(), default=None, help="After this time it ends by itself, as 30m."),
 )
 def canary(operations: Operations, tag: str, share: float, lease: float | None, by: By) -> Done:
-    """Give TAG a share of the requests, to be grown; `rollout` does this by itself."""
+    """Give TAG a share of the requests, to be grown. `rollout` does this by itself."""
     until = None if lease is None else state.now() + timedelta(seconds=lease)
     return operations.canary(tag, share, by, until=until)
 
@@ -167,13 +185,13 @@ def challenger(operations: Operations, tag: str, share: float, by: By) -> Done:
 
 @change("shadow", tag)
 def shadow(operations: Operations, tag: str, by: By) -> Done:
-    """Have TAG score what the champion answers; its predictions are counted and never returned."""
+    """Have TAG score what the champion answers, unseen. Its predictions are counted and never returned."""
     return operations.shadow(tag, by)
 
 
 @change("stop", click.argument("role", type=click.Choice(ROLES)))
 def stop(operations: Operations, role: Role, by: By) -> Done:
-    """End the canary, the challenger or the shadow; the champion has its requests."""
+    """End the canary, the challenger or the shadow. The champion has its requests."""
     return operations.stop(role, by)
 
 
@@ -191,7 +209,7 @@ def status(operations: Operations, is_json: bool) -> None:
     console = _console()
     console.print(f"Revision {told['revision']}, by {source[found.source]}")
     if found.problem:
-        console.print(f"[red]{found.path} makes no sense: {found.problem}")
+        console.print(f"{found.path} makes no sense: {found.problem}", style="red")
     roles = _table("role", "version", "share", "until")
     for role, given in told["roles"].items():
         share = "" if given.get("share") is None else f"{given['share']:g} %"
@@ -211,10 +229,14 @@ def status(operations: Operations, is_json: bool) -> None:
 @url
 @click.pass_obj
 def versions(operations: Operations, is_json: bool, url: str) -> None:
-    """What is in the store: role, share, age, average precision, size, requests answered (as --url counts them)."""
+    """What is in the store, with roles, quality and use.
+
+    AP: average precision on the held-out period. Answered: requests, as the service at --url counts them since it was
+    started; ? where none answers.
+    """
     answered: dict[str, int] | None = None
-    with suppress(OSError, ValueError):
-        answered = figures.requests_by_version(_metrics(url))
+    with suppress(OSError):
+        answered = _metrics(url, figures.requests_by_version)
     listed = [
         dataclasses.replace(version, requests=None if answered is None else answered.get(version.tag, 0))
         for version in operations.versions()
@@ -238,6 +260,9 @@ def history(operations: Operations, is_json: bool, last: int | None) -> None:
     if is_json:
         _print_json(changes)
         return
+    if not changes:
+        click.echo("Nothing was changed yet.")
+        return
     table = _table("revision", "when", "who", "what", "from", "to", "why")
     for made in changes:
         before, after = _differing(made)
@@ -247,7 +272,7 @@ def history(operations: Operations, is_json: bool, last: int | None) -> None:
 
 
 def _limit(name: str, default: float, text: str) -> Callable[[Any], Any]:
-    return click.option(name, type=click.FloatRange(0), default=default, show_default=True, help=text)
+    return click.option(name, type=Number(0), default=default, show_default=True, help=text)
 
 
 @main.command()
@@ -281,30 +306,30 @@ def rollout(
     url: str,
     is_json: bool,
 ) -> None:
-    """Give TAG a growing share of the requests, compare it with the champion, and promote it or go back.
+    """Give TAG a growing share, and promote it or go back.
 
-    Exit code 0: promoted. 3: went back, and why is printed. Where this command dies, the canary ends within a minute.
+    At each step it is compared with the champion, by what the service at --url counts. Exit code 0: promoted. 3: went
+    back, and why is printed. Where this command dies, the canary ends within a minute.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     limits = Limits(max_errors, max_refusals, max_p99_ratio, not_finite=max_nan, psi=max_psi)
     plan = Plan(steps, hold, min_requests, limits)
     try:
-        walk = Rollout(operations, tag, plan, By(who, why), lambda: figures.read(_metrics(url)))
+        walk = Rollout(operations, tag, plan, By(who, why), lambda: _metrics(url, figures.read))
         if is_json:
             verdict = walk.run()
         else:
             with Live(console=_console(), refresh_per_second=4) as live:
                 verdict = walk.run(lambda progress: live.update(_progress(progress, plan)))
     except OSError as exc:
-        raise errors.CausewayError(
-            f"{url}/metrics does not answer, and a rollout compares what it says: {exc}"
-        ) from exc
+        raise errors.CausewayError(f"a rollout compares what {url}/metrics says, and it says nothing: {exc}") from exc
     except KeyboardInterrupt:
-        click.echo("Interrupted: the champion has all requests again.", err=True)
-        sys.exit(WENT_BACK)
+        verdict = Verdict(False, "it was interrupted")
     if is_json:
         _print_json({"promoted": verdict.is_promoted, "reason": verdict.reason})
     else:
+        if not sys.stdout.isatty():
+            click.echo()  # rich leaves the table's last line open
         click.echo(f"Promoted: {verdict.reason}." if verdict.is_promoted else f"Went back: {verdict.reason}.")
     sys.exit(0 if verdict.is_promoted else WENT_BACK)
 
@@ -313,10 +338,13 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _metrics(url: str) -> str:
-    with urllib.request.urlopen(f"{url.rstrip('/')}/metrics", timeout=5) as response:
-        text: str = response.read().decode()
-        return text
+def _metrics(url: str, read: Callable[[str], Read]) -> Read:
+    """What `read` finds in the service's /metrics. Raises `OSError` where nothing is there that it understands."""
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/metrics", timeout=5) as response:
+            return read(response.read().decode())
+    except (OSError, ValueError, HTTPException) as exc:
+        raise OSError(getattr(exc, "reason", exc)) from exc
 
 
 def _say(done: Done, is_json: bool) -> None:
@@ -373,13 +401,13 @@ def _differing(change: Change) -> tuple[str, str]:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", justify="right" if column in NUMBERS else "left")
     return table
 
 
 def _console() -> Console:
-    """Piped, lines are as long as they are."""
-    return Console(width=None if sys.stdout.isatty() else 200)
+    """Piped, lines are as long as they are; what users wrote is no markup."""
+    return Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False)
 
 
 def _print_json(value: Sequence[Any] | dict[str, Any]) -> None:

@@ -37,6 +37,9 @@ POLL_S = 0.1
 RETRY_S = 5.0
 """How often what could not be loaded is tried again: a version may come into the store after the state names it."""
 
+STOP_S = 1.0
+"""How long a version that is being loaded is waited for at the end."""
+
 VARIABLE = "_CAUSEWAY_CHAMPION"
 """How the version that `latest` meant when the server started gets to its workers; not a setting."""
 
@@ -109,6 +112,8 @@ class Deployment:
     def stop(self) -> None:
         """Ends following; what is served stays."""
         self._is_ending.set()
+        if self._thread is not None:
+            self._thread.join(STOP_S)
         self._presence.leave()
         if self._served is not None and self._served.shadow is not None:
             self._served.shadow.stop()
@@ -195,11 +200,11 @@ class Deployment:
             is_failing = self._served is None or self.problem is not None
             if mark == self._mark and not self._is_over and not (is_failing and since_failure_s >= RETRY_S):
                 continue
-            if self._is_over:
-                self.file.expire(state.now())
-                mark = self.file.mark()
-            since_failure_s, self._mark = 0.0, mark
+            since_failure_s = 0.0
             try:
+                if self._is_over:
+                    self.file.expire(state.now())
+                self._mark = self.file.mark()
                 self._adopt(self._wanted(), loop)
             except errors.StateBroken as exc:
                 self._trouble(f"{self.file.path.name} makes no sense: {exc.message}")

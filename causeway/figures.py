@@ -29,10 +29,10 @@ class Figures:
     """Predictions that were NaN or infinite."""
 
     def since(self, before: Figures) -> Figures:
-        """What was added."""
-        statuses = {status: n - before.by_status.get(status, 0.0) for status, n in self.by_status.items()}
+        """What was added; less than nothing where the counters began again."""
+        statuses = self.by_status.keys() | before.by_status.keys()
         return Figures(
-            statuses,
+            {status: self.by_status.get(status, 0.0) - before.by_status.get(status, 0.0) for status in statuses},
             self.latencies - before.latencies,
             self.scores - before.scores,
             self.not_finite - before.not_finite,

@@ -1,7 +1,7 @@
 """Whether a canary is worse than the champion, from the figures of both. Pure.
 
-Every comparison allows for chance: what is held against the canary is the end of a confidence interval, not the share
-that happened to be seen. So a rollout without a difference goes back rarely, however often it is looked at.
+Every comparison allows for chance, in the canary's figures and in the champion's: what is held against the canary would
+hardly ever be seen if it were no worse. So a rollout without a difference goes back rarely, however often one looks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ import numpy as np
 from causeway.figures import Counts, Figures
 
 Z = 4.0
-"""Standard normal quantile of the intervals: of 30 000 comparisons without a difference, one errs."""
+"""Standard normal quantile of what chance may give: of 30 000 comparisons without a difference, about one errs."""
+
+Observed = tuple[float, float]
+"""How many there were, and of how many."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Limits:
     """Share of predictions that are NaN or infinite."""
     psi: float = 0.2
     """Population Stability Index of the score distributions, in nats, above what chance gives."""
+    min_scores: int = 100
+    """Predictions of each from which on these distributions are compared: before, one row asked often is all of it."""
 
 
 @dataclass(frozen=True)
@@ -52,27 +57,39 @@ class Comparison:
 
 def compare(champion: Figures, canary: Figures, limits: Limits) -> list[Comparison]:
     """All comparisons of the two, those that are held against the canary among them."""
-    requests = (champion.requests, canary.requests)
+    n, m = champion.requests, canary.requests
     return [
-        _more("error rate", (champion.errors, canary.errors), requests, limits.errors),
-        _more("refusals", (champion.refusals, canary.refusals), requests, limits.refusals),
-        _more("share of NaN", (champion.not_finite, canary.not_finite), (_n(champion), _n(canary)), limits.not_finite),
+        _more("error rate", (champion.errors, n), (canary.errors, m), limits.errors),
+        _more("refusals", (champion.refusals, n), (canary.refusals, m), limits.refusals),
+        _more("share of NaN", _not_finite(champion), _not_finite(canary), limits.not_finite),
         _p99(champion, canary, limits),
         _psi(champion.scores, canary.scores, limits),
     ]
 
 
-def wilson(successes: float, n: float) -> tuple[float, float]:
-    """The interval of a share, at `Z`; 0 to 1 without observations.
+def is_surely_more(champion: Observed, canary: Observed, more: float = 0.0, least: float = 0.0) -> bool:
+    """Whether the canary's share is above the champion's by more than `more`, and above `least`, beyond chance.
 
-    Source: Wilson, Journal of the American Statistical Association 22 (1927).
+    A likelihood ratio test at `Z` (Wilks, Annals of Mathematical Statistics 9, 1938): whatever the champion's true
+    share is, the two would hardly ever be seen with a canary's that is within the limit. Unlike an interval by the
+    normal distribution it holds for rare events: one error among the canary's first ten answers is no proof. A champion
+    without observations counts as one with a share of 0.
     """
-    if n <= 0:
-        return 0.0, 1.0
-    share, z2 = successes / n, Z * Z
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(0.0, middle - half) if successes else 0.0, min(1.0, middle + half)
+    (n_champion, of_champion), (n_canary, of_canary) = champion, canary
+    low = n_champion / of_champion if of_champion else 0.0
+    high = n_canary / of_canary if of_canary else 0.0
+    if high <= max(low + more, least):
+        return False
+
+    def deviance(share: float) -> float:
+        return _deviance(n_champion, of_champion, share) + _deviance(n_canary, of_canary, max(share + more, least))
+
+    if not of_champion:
+        return deviance(0.0) > Z * Z
+    for _ in range(60):  # it is convex: the least of it, by thirds
+        third = (high - low) / 3
+        low, high = (low, high - third) if deviance(low + third) < deviance(high - third) else (low + third, high)
+    return deviance((low + high) / 2) > Z * Z
 
 
 def psi(reference: Counts, current: Counts) -> float:
@@ -101,24 +118,31 @@ def psi_by_chance(reference: Counts, current: Counts) -> float:
     return float((1 / n + 1 / m) * degrees * (1 - spread + Z * math.sqrt(spread)) ** 3)
 
 
-def _more(name: str, parts: tuple[float, float], wholes: tuple[float, float], more: float) -> Comparison:
-    """Two shares, each of the champion and the canary; worse where the canary's is surely larger by more than that."""
-    champion, canary = (part / whole if whole else 0.0 for part, whole in zip(parts, wholes, strict=True))
-    most = wilson(parts[0], wholes[0])[1] if wholes[0] else 0.0
-    is_worse = wilson(parts[1], wholes[1])[0] > max(most, champion + more)
-    return Comparison(name, champion, canary, champion + more, is_worse)
+def _more(name: str, champion: Observed, canary: Observed, more: float) -> Comparison:
+    """Two shares; worse where the canary's is surely larger by more than that."""
+    reference, seen = (part / whole if whole else 0.0 for part, whole in (champion, canary))
+    return Comparison(name, reference, seen, reference + more, is_surely_more(champion, canary, more))
 
 
-def _n(figures: Figures) -> float:
-    return float(figures.scores.sum()) + figures.not_finite
+def _deviance(successes: float, n: float, share: float) -> float:
+    """Twice the logarithm of how much likelier the observations are with the share that was seen than with this one."""
+    return 2 * sum(
+        count * math.log(count / (n * expected)) if expected else math.inf
+        for count, expected in ((successes, share), (n - successes, 1 - share))
+        if count
+    )
+
+
+def _not_finite(figures: Figures) -> Observed:
+    return figures.not_finite, float(figures.scores.sum()) + figures.not_finite
 
 
 def _p99(champion: Figures, canary: Figures, limits: Limits) -> Comparison:
-    """Worse where surely more than 1 % of the canary's answers took longer than its p99 may be."""
+    """Worse where surely more than 1 %, and more than of the champion's, took longer than the p99 may be."""
     reference = champion.p99_s()
     limit = max(limits.p99_ratio * reference, reference + limits.p99_s)
-    answers = canary.latencies.sum()
-    is_worse = math.isfinite(limit) and wilson(canary.slower_than(limit), answers)[0] > 0.01
+    slower, beside = ((figures.slower_than(limit), float(figures.latencies.sum())) for figures in (canary, champion))
+    is_worse = is_surely_more(beside, slower, least=0.01)
     return Comparison("p99 latency, s", reference, canary.p99_s(), limit, is_worse)
 
 

@@ -91,9 +91,10 @@ class Operations:
             current, source = self.file.read(), "file"
         except errors.StateBroken as exc:
             problem = exc.message
-            current, source = self.file.last_good(), "history"
-            if current is None:
+            kept = self.history()
+            if not kept:
                 raise errors.StateUnusable(str(self.file.path), exc.message) from exc
+            current, source = kept[-1].after, "history"
         if current is None:
             # A running server knows what `latest` was when it started.
             serving = (worker.serving for worker in workers)
@@ -146,6 +147,12 @@ class Operations:
     def stop(self, role: Role, by: By, *, revision: int | None = None) -> Done:
         """Nobody in `role`."""
         return self._change(f"stop {role}", lambda before: before.stop(role), by, revision)
+
+    def check_unchanged(self, revision: int) -> None:
+        """Raises `ChangeConflict` where somebody has changed the deployment since this revision."""
+        now = self.status().state
+        if now.revision != revision:
+            raise self._overtaken(now)
 
     def _give(
         self,

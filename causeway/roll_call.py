@@ -66,7 +66,7 @@ def call(folder: Path) -> list[Report]:
         if not _is_held(lock):
             _remove(lock)
             continue
-        with suppress(OSError):
+        with suppress(OSError, msgspec.DecodeError):  # of a worker that just left, or of another release
             reports.append(msgspec.json.decode(lock.with_suffix(".json").read_bytes(), type=Report))
     return sorted(reports, key=lambda report: report.pid)
 
@@ -77,7 +77,8 @@ def _is_held(lock: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Shared, so that several who look at once are not taken for the worker.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:

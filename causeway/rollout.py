@@ -17,6 +17,7 @@ from causeway import errors, state
 from causeway.figures import Figures
 from causeway.judge import Comparison, Limits, compare
 from causeway.operations import By, Operations, found
+from causeway.state import Assignment
 
 LOOK_S = 1.0
 """How often the figures are looked at."""
@@ -78,8 +79,10 @@ class Rollout:
         self._plan = plan
         self._by = by
         self._look = look
-        self._revision: int | None = None
+        self._revision = 0
         """That it left the deployment with; with another, somebody else changed it."""
+        self._given: Assignment | None = None
+        """The canary as it left it: no other is ended."""
 
     def run(self, tell: Callable[[Progress], None] = lambda progress: None) -> Verdict:
         """Walks the steps and says how it went; `tell` hears of every look.
@@ -88,7 +91,8 @@ class Rollout:
         the canary.
         """
         started = self._look()
-        champion = self._operations.status().state.champion
+        before = self._operations.status().state
+        champion, self._revision = before.champion, before.revision
         self._step(self._plan.steps[0])
         try:
             with self._ending():
@@ -106,6 +110,7 @@ class Rollout:
         by = By(self._by.who, self._by.why or "rollout")
         done = self._operations.canary(self.tag, share, by, until=until, revision=self._revision)
         self._revision = done.change.revision
+        self._given = done.change.after.roles["canary"]
 
     def _hold(
         self,
@@ -121,6 +126,7 @@ class Rollout:
         began = renewed = time.monotonic()
         while True:
             time.sleep(LOOK_S)
+            self._operations.check_unchanged(self._revision)
             now, seen = time.monotonic(), self._seen()
             canary = seen.get(self.tag, nothing).since(before.get(self.tag, nothing))
             beside = seen.get(champion, nothing).since(before.get(champion, nothing))
@@ -151,15 +157,19 @@ class Rollout:
 
     @contextmanager
     def _ending(self) -> Iterator[None]:
-        """Ends the canary whatever happens, unless somebody else has changed the deployment since this rollout did."""
+        """Ends the canary whatever happens."""
         try:
             yield
         except BaseException as exc:
-            last = self._operations.history()[-1]
-            if last.who == self._by.who:
-                by = By(self._by.who, f"rollout went back: {str(exc) or type(exc).__name__}")
-                with suppress(errors.ChangeConflict, errors.ChangeRefused):
-                    self._operations.stop("canary", by, revision=last.revision)
+            self._end("it was interrupted" if isinstance(exc, KeyboardInterrupt) else str(exc) or type(exc).__name__)
             if isinstance(exc, errors.Refusal):
                 raise WentBack(exc.message) from exc
             raise
+
+    def _end(self, reason: str) -> None:
+        """Ends the canary, where it is still the one that this rollout gave."""
+        now = self._operations.status().state
+        if now.roles.get("canary") == self._given:
+            by = By(self._by.who, f"rollout went back: {reason}")
+            with suppress(errors.ChangeConflict, errors.ChangeRefused):
+                self._operations.stop("canary", by, revision=now.revision)

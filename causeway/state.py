@@ -45,9 +45,7 @@ class Assignment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     """When its lease runs out, after which it counts as not there; None where it has none."""
 
     def __post_init__(self) -> None:
-        _, _, version = self.tag.partition(":")
-        if not is_tag(self.tag) or version == LATEST:
-            raise ValueError(f"{self.tag!r} is not the tag of one version, name:version")
+        _check_tag(self.tag)
         if self.share is not None and not 0 < self.share <= 100:
             raise ValueError(f"a share is more than 0 and at most 100 percent, not {self.share:g}")
         if self.until is not None and self.until.tzinfo is None:
@@ -59,6 +57,12 @@ class Assignment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
     def __str__(self) -> str:
         return self.tag if self.share is None else f"{self.tag} {self.share:g} %"
+
+
+def _check_tag(tag: str) -> None:
+    _, _, version = tag.partition(":")
+    if not is_tag(tag) or version == LATEST:
+        raise ValueError(f"{tag!r} is not the tag of one version, name:version")
 
 
 class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -84,6 +88,8 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
             raise ValueError("the champion has no lease")
         if self.shared > 100:
             raise ValueError(f"the shares add up to {self.shared:g} %")
+        for tag in self.previous:
+            _check_tag(tag)
 
     @staticmethod
     def of(champion: str) -> State:
@@ -132,6 +138,8 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         """The champion before this one, or the earlier champion `tag`, as champion again."""
         if not self.previous:
             raise ChangeRefused(f"there was no champion before {self.champion}")
+        if tag == self.champion:
+            raise ChangeRefused(f"{tag} is the champion already")
         if tag is not None and tag not in self.previous:
             raise ChangeRefused(f"{tag} was not champion before; {', '.join(dict.fromkeys(self.previous))} were")
         steps = 1 if tag is None else self.previous[::-1].index(tag) + 1
@@ -160,7 +168,10 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         return self._next(self._without(role))
 
     def _with_champion(self, tag: str) -> dict[Role, Assignment]:
-        return {**self._without("champion", self.tags.get(tag)), "champion": Assignment(tag)}
+        try:
+            return {**self._without("champion", self.tags.get(tag)), "champion": Assignment(tag)}
+        except ValueError as exc:
+            raise ChangeRefused(str(exc)) from exc
 
     def _without(self, *roles: Role | None) -> dict[Role, Assignment]:
         return {role: assignment for role, assignment in self.roles.items() if role not in roles}

@@ -66,28 +66,30 @@ class StateFile:
         return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
     def last_good(self) -> State | None:
-        """The last state that was in force, by the audit log; None where it has none."""
+        """The last state that was in force, by the audit log; None where it has none. Raises `StateBroken`."""
         changes = self.history()
         return changes[-1].after if changes else None
 
     def history(self) -> list[Change]:
         """What was changed, from the first change on; without what was never carried out.
 
-        Raises `StateBroken` where a line in the middle makes no sense.
+        Raises `StateBroken` where it cannot be read, or a line in the middle makes no sense.
         """
         try:
             lines = self._history.read_bytes().splitlines(keepends=True)
-        except OSError:
+        except FileNotFoundError:
             return []
+        except OSError as exc:
+            raise StateBroken(f"{self._history.name} cannot be read: {exc.strerror}") from exc
         changes: list[Change] = []
         for number, line in enumerate(lines):
             if not line.endswith(b"\n"):
                 break
             try:
                 change = msgspec.json.decode(line, type=Change)
-            except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
                 raise StateBroken(f"line {number + 1} of {self._history.name}: {exc}") from exc
-            while changes and changes[-1].revision >= change.revision:
+            if changes and changes[-1].before == change.before:
                 changes.pop()  # killed before the state was replaced: the next change began where that one had
             changes.append(change)
         with suppress(StateBroken):
@@ -107,11 +109,13 @@ class StateFile:
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.ftruncate(lock, 0)
+                os.pwrite(lock, f"{who}\n{action}".encode(), 0)
             except BlockingIOError:
                 other, _, doing = os.pread(lock, 4096, 0).decode(errors="replace").partition("\n")
                 raise ChangeConflict(other or "somebody", doing or "a change") from None
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, f"{who}\n{action}".encode(), 0)
+            except OSError as exc:
+                raise StateUnusable(str(self.path), exc.strerror or "it cannot be locked") from exc
             yield
             os.ftruncate(lock, 0)
         finally:
@@ -130,7 +134,15 @@ class StateFile:
 
     def expire(self, now: datetime) -> None:
         """Writes down that leases have run out, where they have. Does nothing where somebody else changes the state."""
-        with suppress(ChangeConflict, StateUnusable, StateBroken), self.changing("the lease", "it runs out"):
+        with suppress(ChangeConflict, StateUnusable), self.changing("the lease", "it runs out"):
+            self.end_leases(now)
+
+    def end_leases(self, now: datetime) -> None:
+        """`expire` for the holder of the lock, before a change: so every change begins where the one before it ended.
+
+        Raises `StateUnusable`.
+        """
+        with suppress(StateBroken):
             before = self.read()
             after = before and before.without_expired(now)
             if before and after and after is not before:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 import msgspec
@@ -230,3 +231,60 @@ def test_an_array_of_either_float_type_is_taken(dtype: type[np.floating[Any]]) -
     X = SMALL.from_array(np.array([[1, 0, 0, 5]], dtype=dtype))
     assert X.dtype == np.float32
     assert X.tolist() == [[1, 0, 0, 5]]
+
+
+A, B = Feature("a", minimum=0, maximum=10), Feature("b", "integer", 0, 1)
+CHAMPION = Contract((A, B), Output("p"))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        CHAMPION,
+        Contract((Feature("a", minimum=-1, maximum=11, description="wider"), B), Output("p", description="the same")),
+        Contract((Feature("a"), Feature("b", "float", 0, 1)), Output("p", minimum=-1, maximum=2)),
+    ],
+    ids=["the same", "wider", "any number and another scale"],
+)
+def test_a_contract_that_takes_no_less_and_gives_the_same_is_not_narrower(other: Contract) -> None:
+    assert other.narrower_than(CHAMPION) is None
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (Contract((Feature("a", minimum=1, maximum=10), B), Output("p")), "a may be 1 to 10, not 0 to 10"),
+        (Contract((Feature("a", minimum=0, maximum=9.5), B), Output("p")), "a may be 0 to 9.5, not 0 to 10"),
+        (Contract((Feature("a", "integer", 0, 10), B), Output("p")), "a must be a whole number"),
+        (Contract((B, A), Output("p")), "its features are others, or in another order"),
+        (Contract((A, Feature("c")), Output("p")), "its features are others, or in another order: b, c"),
+        (Contract((A,), Output("p")), "its features are others, or in another order: b"),
+        (Contract((A, B, Feature("c")), Output("p")), "its features are others, or in another order: c"),
+        (Contract((A, B), Output("q")), "it predicts q (1), not p (1)"),
+        (Contract((A, B), Output("p", 2)), "it predicts p (2), not p (1)"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_a_narrower_contract_says_where(other: Contract, reason: str) -> None:
+    assert re.fullmatch(re.escape(reason), other.narrower_than(CHAMPION) or "")
+
+
+def valid_or_not(feature: Feature) -> st.SearchStrategy[float]:
+    inside = st.floats(feature.minimum, feature.maximum)
+    return inside.map(math.floor).map(float) if feature.dtype == "integer" else inside
+
+
+@given(features_of_a_contract, features_of_a_contract, st.data())
+def test_what_one_contract_takes_another_that_is_not_narrower_takes_too(
+    features: list[Feature], others: list[Feature], data: st.DataObject
+) -> None:
+    def around(mine: Feature, other: Feature) -> Feature:
+        low, high = min(mine.minimum, other.minimum), max(mine.maximum, other.maximum)
+        return Feature(mine.name, data.draw(st.sampled_from([mine.dtype, other.dtype, "float"])), low, high)
+
+    pairs = list(zip(features, others, strict=False))
+    here = Contract(tuple(mine for mine, _ in pairs), Output("p"))
+    there = Contract(tuple(around(*pair) for pair in pairs), Output("p"))
+    row = [data.draw(st.sampled_from([mine.minimum, mine.maximum]) | valid_or_not(mine)) for mine in here.features]
+    if outcome(here, "from_features", [row]) is None and there.narrower_than(here) is None:
+        assert outcome(there, "from_features", [row]) is None

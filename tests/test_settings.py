@@ -55,6 +55,26 @@ def test_a_value_that_means_nothing_is_refused_by_variable_and_value(variable: s
     assert repr(value) in str(refused.value)
 
 
+@pytest.mark.parametrize("path", ["", "state", "/somewhere/", "state.yaml", "state.json "])
+def test_a_state_file_that_is_no_json_file_is_refused(path: str) -> None:
+    with pytest.raises(InvalidSetting, match=r"CAUSEWAY_STATE_FILE=.*: must be the path of a \.json file$") as refused:
+        Settings.from_env({"CAUSEWAY_STATE_FILE": path})
+    assert repr(path) in str(refused.value)
+
+
+@pytest.mark.parametrize("token", ["", "5ecret", "5ecret-5ecret-5", "5ecret 5ecret 5ecret", "5ecret-5ecret-5ecrét"])
+def test_a_weak_token_is_refused_and_never_told(token: str) -> None:
+    with pytest.raises(InvalidSetting, match=r"CAUSEWAY_ADMIN_TOKEN='...': must be at least 16 printable") as refused:
+        Settings.from_env({"CAUSEWAY_ADMIN_TOKEN": token})
+    assert "5ecret" not in f"{refused.value!r} {refused.value.__dict__}"
+
+
+def test_settings_can_be_shown_without_their_token() -> None:
+    settings = Settings.from_env({"CAUSEWAY_ADMIN_TOKEN": "5ecret-5ecret-5ecret"})
+    assert settings.admin_token == "5ecret-5ecret-5ecret"
+    assert "5ecret" not in f"{settings} {settings!r}"
+
+
 def test_limits_are_told_in_full() -> None:
     with pytest.raises(InvalidSetting, match=r"must be a whole number from 1 to 10000000$"):
         Settings.from_env({"CAUSEWAY_MAX_ROWS": "many"})

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,38 @@ def test_latest_is_the_newest_version() -> None:
     tiny.saved()
     newest = tiny.saved()
     assert store.find("tiny:latest").tag == newest.tag
+
+
+def test_versions_are_listed_from_the_newest_on_without_those_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = store.versions("tiny")
+    saved = [tiny.saved() for _ in range(3)]
+    assert store.versions("tiny") == [*reversed(saved), *before]
+    (saved[1].path / "model.yaml").write_text("{")
+    (saved[0].path.parent / "Not A Version").mkdir()
+    assert store.versions("tiny") == [saved[2], saved[0], *before]
+    shutil.rmtree(saved[1].path)
+    (saved[0].path.parent / "Not A Version").rmdir()
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    assert store.home() == tmp_path
+
+
+@pytest.mark.parametrize("name", ["nosuchmodel", "tiny:v1", ""])
+def test_a_name_that_the_store_does_not_know_has_no_versions(name: str) -> None:
+    assert store.versions(name) == []
+
+
+def test_a_version_says_what_it_takes_and_how_good_it_is_where_training_measured_it() -> None:
+    stored = tiny.saved()
+    assert stored.n_bytes == sum(map(len, tiny.FILES.values())) + (stored.path / "model.yaml").stat().st_size
+    for metadata, measured in (
+        ({"quality": {"average_precision": 0.7}}, 0.7),
+        ({"quality": {}}, None),
+        ({"quality": "good"}, None),
+        ({}, None),
+    ):
+        assert replace(stored, metadata=metadata).average_precision == measured
 
 
 @pytest.mark.parametrize("tag", ["tiny:nosuchversion", "nosuchmodel:latest"])

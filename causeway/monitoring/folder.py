@@ -50,7 +50,8 @@ def forget_the_dead() -> None:
     for file in Path(folder).glob("gauge_live*_*.db") if folder else ():
         pid = file.stem.rpartition("_")[2]
         if not Path(f"/proc/{pid}").exists():
-            multiprocess.mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
+            with suppress(FileNotFoundError):  # another worker does the same
+                multiprocess.mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
 
 
 def _hold(folder: Path) -> None:

@@ -161,9 +161,10 @@ class Metrics:
 
     def scored(self, version: ModelVersion, predictions: Array) -> None:
         """Notes predictions (n_rows, output width) of a version; in any thread."""
-        if version.tag not in self._waiting_scores:
-            self._waiting_scores[version.tag] = (version.contract.output, deque())
-        self._waiting_scores[version.tag][1].append(predictions)
+        waiting = self._waiting_scores.get(version.tag)
+        if waiting is None:
+            waiting = self._waiting_scores.setdefault(version.tag, (version.contract.output, deque()))
+        waiting[1].append(predictions)
 
     def shadowed(self, result: str, n_rows: int) -> None:
         """Counts rows for the shadow: `scored`, `dropped` or `failed`; in any thread."""
@@ -201,7 +202,7 @@ class Metrics:
                 self._variant_requests.labels(*variant, str(status)).inc(len(seconds))
                 if status == 200:
                     self._variant_duration.labels(*variant).observe_all(seconds)
-        for tag, (output, waiting) in self._waiting_scores.items():
+        for tag, (output, waiting) in list(self._waiting_scores.items()):  # others may add to it meanwhile
             if waiting:
                 self._count_scores(tag, output, waiting)
         noted, self._noted = self._noted, Tally()

@@ -1,6 +1,6 @@
 """Causeway beside its peers: the same work, one go, interleaved rounds, answers checked before anything is timed.
 
-`python -m load_tests.bench` measures everything (about nine minutes; Linux, and wrk from the distribution) and writes
+`python -m load_tests.bench` measures everything (about twelve minutes; Linux, and wrk from the distribution) and writes
 load_tests/results/bench.json; `--quick` is a smoke run, `--only one_row,dear` a part. How the figures come about:
 
 - Each server runs alone on one core and the load generator on another, where there are two. The servers of a scenario

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -78,6 +79,14 @@ class Bench:
         """A forest so small that many rows go into a batch, which a poisoned row makes fail."""
         return self._forest("brittle", self.plan.brittle_trees)
 
+    @cached_property
+    def versions(self) -> tuple[Model, ...]:
+        """The reference model and two others that may stand in for it, as versions of one name."""
+        model = self.reference
+        self.say("training other versions")
+        with machine.on(self.cores.all):
+            return work.versions(self.plan, model, self._folder)
+
     def engine(self, model: Model) -> Engine:
         """ONNX Runtime with `model`, on the server's core."""
         return Engine(model.folder, model.X, self.cores.server)
@@ -123,11 +132,20 @@ class Bench:
             if self.plan.warm_up_s:
                 self._load(server, work, connections, self.plan.warm_up_s)
 
-    def measure(self, server: Server, work: Work, number: int, connections: int, seconds: int) -> Run:
-        """Round `number` of a contestant: wrk for `seconds`, begun once all servers are quiet."""
+    def measure(
+        self,
+        server: Server,
+        work: Work,
+        number: int,
+        connections: int,
+        seconds: int,
+        *,
+        beside: AbstractContextManager[object] | None = None,
+    ) -> Run:
+        """Round `number` of a contestant: wrk for `seconds`, begun once all servers are quiet, inside of `beside`."""
         is_settled = self.settle()
         machine.forget_peak(server.pids)
-        with self.watch(server) as watch:
+        with self.watch(server) as watch, beside or nullcontext():
             load = self._load(server, work, connections, seconds)
             watch.generator_cpu_s, watch.seconds = load.generator_cpu_s, load.seconds
         run = Run(
@@ -170,7 +188,7 @@ class Bench:
                 *busy,
                 machine.cpu_s(pids),
                 machine.stolen_s(self.cores.all),
-                time.process_time(),
+                sum(os.times()[:4]),  # with that of wrk, which has ended then
                 time.perf_counter(),
             ]
 
@@ -182,7 +200,7 @@ class Bench:
         watch.usage = Usage(
             server=cpu_s / seconds,
             generator=watch.generator_cpu_s / seconds,
-            others=max(0.0, busy - cpu_s - max(watch.generator_cpu_s, own_s)) / seconds,
+            others=max(0.0, busy - cpu_s - own_s) / seconds,
             stolen=stolen_s / seconds,
             server_cores_busy=min(1.0, server_busy / seconds / len(server_cores)),
             generator_cores_busy=min(1.0, generator_busy / seconds / len(generator_cores)),

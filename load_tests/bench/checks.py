@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +56,26 @@ def first_fault(answers: Sequence[Answer], expected: Sequence[NDArray[np.float64
         if not worst <= TOLERANCE:
             return f"answer {place + 1} of {len(answers)} is off by {worst:.3g}, more than {TOLERANCE:g}"
     return None
+
+
+def fault_of_named(answer: Answer, expected: Mapping[str, NDArray[np.float64]]) -> str | None:
+    """What is wrong with an answer of any of some versions, of which `expected` has the predictions by their tags."""
+    tag = named(answer)
+    if answer.status == 200 and tag not in expected:
+        return f"an answer of {tag}, which was never deployed"
+    return first_fault([answer], [expected.get(tag, np.empty(0))])
+
+
+def named(answer: Answer) -> str:
+    """The version that an answer names; `none` where it names none."""
+    with suppress(ValueError, TypeError, KeyError):
+        return str(json.loads(answer.body)["model_version"])
+    return "none"
+
+
+def are_apart(expected: Iterable[NDArray[np.float64]]) -> bool:
+    """Whether an answer can be right by one version's predictions only."""
+    return all(np.abs(one - other).max() > 2 * TOLERANCE for one, other in itertools.combinations(expected, 2))
 
 
 def predictions(body: bytes) -> NDArray[np.float64]:

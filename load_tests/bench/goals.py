@@ -57,6 +57,14 @@ def _over(contestant: str, figure: str, connections: int) -> str:
     return f"one_row.ratios.{contestant}.{figure}.{connections}"
 
 
+def _swapped(figure: str) -> str:
+    return f"swaps.ratios.causeway_operated.{figure}.{FULL.swap_connections}"
+
+
+def _shadowed(figure: str) -> str:
+    return f"shadow.ratios.causeway_operated.{figure}.{FULL.swap_connections}"
+
+
 GOALS = (
     Goal("one row, 16 connections: requests/s over the ceiling's", _over("ceiling", "requests_per_s", 16), 0.70),
     Goal("64 connections: requests/s over the ceiling's", _over("ceiling", "requests_per_s", 64), 0.65),
@@ -94,6 +102,26 @@ GOALS = (
     Goal("1 000 that hang up: the next caller waits, ms", "hang_up.next_answer_ms"),
     Goal("1 000 that hang up: open files kept", "hang_up.growth_after_the_first_round.open_files", at_most=0),
     Goal("1 000 that hang up: MB kept", "hang_up.growth_after_the_first_round.resident_mb", at_most=5),
+    Goal("a swap under full load: p99 of its second over that of one without", _swapped("p99_ms"), at_most=2),
+    Goal("a swap under full load: requests/s over those without", _swapped("requests_per_s")),
+    Goal("swaps under full load: requests without a 200", "swaps.unanswered", at_most=0),
+    Goal("promoting: longest until every worker serves it, s", "swaps.longest_promote_s", at_most=1),
+    Goal("rolling back: the same", "swaps.longest_rollback_s", at_most=1),
+    Goal("two workers: the same", "swaps.longest_of_two_workers_s", at_most=1),
+    Goal("answers while versions were swapped: checked", "swaps.checked.answers"),
+    Goal("of these wrong, or none", "swaps.checked.wrong", at_most=0),
+    Goal(
+        f"{FULL.swap_rounds} swaps: MB resident over those after {FULL.first_swaps}",
+        "swaps.resident_over_first",
+        at_most=1.1,
+    ),
+    Goal("a shadow, moderate load: p50 over that without", "shadow.over.p50_ms", at_most=1.05),
+    Goal("a shadow, moderate load: p99 over that without", "shadow.over.p99_ms", at_most=1.05),
+    Goal("a shadow, moderate load: share of the rows that it scored", "shadow.scored_share"),
+    Goal("a shadow, full load: requests/s over those without", _shadowed("requests_per_s")),
+    Goal("a shadow, full load: p99 over that without", _shadowed("p99_ms")),
+    Goal("a shadow, full load: share of the rows that it scored", "shadow.scored_share_at_full_load"),
+    Goal("a shadow: requests without a 200", "shadow.unanswered", at_most=0),
 )
 
 

@@ -84,8 +84,32 @@ class Plan:
     hang_up_clients: int = 1_000
     """Clients of `hang_up` that send one row each and close."""
 
+    swap_rounds: int = 50
+    """Rounds of `swaps`: a second with a swap in it, and one without."""
+
+    first_swaps: int = 5
+    """Those after which memory is looked at for the first time."""
+
+    two_workers_swaps: int = 5
+    """Swaps of two workers in `swaps`."""
+
+    checked_swaps: int = 50
+    """Swaps in `swaps` while every answer is checked."""
+
+    swap_connections: int = 16
+    """Connections in `swaps`, and of wrk in `shadow`."""
+
+    shadow_rounds: int = 5
+    """Rounds of `shadow`."""
+
+    shadow_factor: float = 0.3
+    """Offered load of the open loop of `shadow`, in multiples of what the service answered in a closed loop before."""
+
+    shadow_s: float = 2.0
+    """Seconds of it, with the shadow and without."""
+
     seed: int = 0
-    """Seed of data, training, the order of contestants and the arrivals of `overload`."""
+    """Seed of data, training, the order of contestants and the arrivals of `overload` and `shadow`."""
 
 
 FULL = Plan()
@@ -106,5 +130,11 @@ QUICK = Plan(
     overload_s=2.0,
     poison_groups=5,
     hang_up_clients=100,
+    swap_rounds=1,
+    first_swaps=1,
+    two_workers_swaps=1,
+    checked_swaps=4,
+    shadow_rounds=1,
+    shadow_s=1.0,
 )
 """A smoke run: everything happens once, and no figure means anything."""

@@ -79,7 +79,8 @@ def _caption(result: Mapping[str, Any]) -> str:
     n_runs = sum(each["runs"] for each in caveats)
     return (
         f"Medians of {plan['rounds']} interleaved rounds of {plan['run_s']} s (slower peers: one round in "
-        f"{plan['slow_every']}, of {plan['slow_run_s']} s; other work: {plan['few_rounds']} rounds), after warm-up "
+        f"{plan['slow_every']}, of {plan['slow_run_s']} s; swaps: {plan['swap_rounds']} rounds, a shadow: "
+        f"{plan['shadow_rounds']}, other work: {plan['few_rounds']}), after warm-up "
         "that is not counted. Ratios are medians of the ratios within a round; in brackets the least and the most. "
         f"{result['cpu']}, {result['cores']} cores, Python {versions['python']}, BentoML {versions['bentoml']}, "
         f"ONNX Runtime {versions['onnxruntime']}, wrk {versions['wrk']}, commit {commit[:12]}"

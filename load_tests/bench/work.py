@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,10 @@ N_SMALL, N_LARGE = 32, 4
 
 N_ROWS = 4_096
 """Rows that the bodies are made of."""
+
+VERSIONED = "versioned"
+RATES = (0.03, 0.07)
+"""Learning rates of the other versions, both sides of the reference's: as many trees, and other predictions."""
 
 Predict = Callable[[Array], NDArray[np.float64]]
 
@@ -100,24 +104,47 @@ def reference(plan: Plan, folder: Path) -> Model:
     return Model("fraud:latest", folder, X, trained.predict, facts)
 
 
-def forest(name: str, n_trees: int, seed: int, folder: Path, reference: Model) -> Model:
-    """A `Forest`, saved as the reference version is but for the graph and the samples that are replayed with it."""
-    from causeway import store  # BENTOML_HOME must have been set before anything imports bentoml
+def versions(plan: Plan, reference: Model, folder: Path) -> tuple[Model, ...]:
+    """The reference model, and two of the same size that predict something else, as versions of one name.
 
+    It is not the reference's own name, whose `latest` other scenarios serve.
+    """
+    graph = (reference.folder / MODEL_FILE).read_bytes()
+    made = [replace(reference, tag=_save(VERSIONED, graph, reference.predict, reference, "gradient_boosting"))]
+    data = split(gradient_boosting.default_data(plan.seed), seed=plan.seed).train
+    for rate in RATES:
+        params = gradient_boosting.Params(learning_rate=rate)
+        trained = gradient_boosting.train(data, params, plan.seed)
+        tag = _save(VERSIONED, gradient_boosting.to_artifact(trained), trained.predict, reference, "gradient_boosting")
+        beside = folder / tag.replace(":", "_")
+        beside.mkdir()
+        made.append(Model(tag, beside, reference.X, trained.predict, {**reference.facts, "params": vars(params)}))
+    return tuple(made)
+
+
+def forest(name: str, n_trees: int, seed: int, folder: Path, reference: Model) -> Model:
+    """A `Forest` as a version."""
     folder.mkdir()
     X = reference.X
     drawn = Forest.draw(n_trees, X, seed)
     graph = drawn.to_onnx(X.shape[1])
     (folder / MODEL_FILE).write_bytes(graph)
+    tag = _save(name, graph, drawn.predict, reference, "forest")
+    facts = {"trees": n_trees, "graph_bytes": len(graph)}
+    return Model(tag, folder, X, drawn.predict, facts)
+
+
+def _save(name: str, graph: bytes, predict: Predict, reference: Model, family: str) -> str:
+    """The tag of `graph`, saved as the reference is but for the samples that are replayed with it."""
+    from causeway import store  # BENTOML_HOME must have been set before anything imports bentoml
+
     pattern = store.find(reference.tag)
     files = {file: pattern.read(file) for file in pattern.metadata["files"]}
     samples = msgspec.json.decode(files["samples.json"])
     replayed = np.array(samples["features"], dtype=np.float32)
-    samples["predictions"] = drawn.predict(replayed)[:, np.newaxis].tolist()
+    samples["predictions"] = predict(replayed)[:, np.newaxis].tolist()
     files |= {MODEL_FILE: graph, "samples.json": msgspec.json.encode(samples)}
-    tag = store.save(name, files, labels={"family": "forest"}, metadata=pattern.metadata)
-    facts = {"trees": n_trees, "graph_bytes": len(graph)}
-    return Model(tag, folder, X, drawn.predict, facts)
+    return store.save(name, files, labels={"family": family}, metadata=pattern.metadata)
 
 
 def _spread(X: Array, predict: Predict, seed: int) -> Array:

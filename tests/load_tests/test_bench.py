@@ -19,18 +19,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from causeway.operations import Done
 from causeway.runtime import MODEL_FILE, open_runtime
-from load_tests.bench import open_loop, report, summary
+from causeway.state import State, now
+from causeway.state_file import Change
+from load_tests.bench import checks, open_loop, report, summary, work
 from load_tests.bench.bench import Bench
 from load_tests.bench.checks import first_fault
 from load_tests.bench.client import Answer, request
 from load_tests.bench.forest import POISON, Forest
 from load_tests.bench.goals import Goal
-from load_tests.bench.peers import Peer
+from load_tests.bench.operator import Operator, after, operated
+from load_tests.bench.peers import CAUSEWAY, Peer
 from load_tests.bench.plan import QUICK
 from load_tests.bench.result import result
 from load_tests.bench.run import Run, Usage
-from load_tests.bench.scenarios import NAMES, livez, one_row, two_workers
+from load_tests.bench.scenarios import NAMES, livez, one_row, shadow, two_workers
 from load_tests.bench.work import Model
 from load_tests.bench.wrk import Load
 from tests.conftest import ROOT, environment
@@ -143,6 +147,66 @@ def test_anything_but_the_right_predictions_is_a_fault(answer: Answer) -> None:
 @pytest.mark.parametrize("body", [b'{"predictions": [[1.0], [2.000001]]}', b"[1.0, 2.0]"])
 def test_predictions_are_right_in_either_form(body: bytes) -> None:
     assert first_fault([Answer(200, body, 0.0)], [np.array([1.0, 2.0])]) is None
+
+
+OF_VERSIONS = {"sums:a": np.array([1.0]), "sums:b": np.array([2.0])}
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (Answer(200, b'{"predictions": [[1.0]], "model_version": "sums:a"}', 0.0), None),
+        (Answer(200, b'{"predictions": [[2.0]], "model_version": "sums:b"}', 0.0), None),
+        (Answer(200, b'{"predictions": [[2.0]], "model_version": "sums:a"}', 0.0), "is off by 1"),
+        (Answer(200, b'{"predictions": [[1.0]], "model_version": "sums:c"}', 0.0), "sums:c, which was never deployed"),
+        (Answer(200, b'{"predictions": [[1.0]]}', 0.0), "none, which was never deployed"),
+        (Answer(200, b'{"model_version": "sums:a"}', 0.0), "has no predictions"),
+        (Answer(503, b'{"model_version": "sums:a"}', 0.0), "is 503"),
+        (Answer(0, b"the connection was lost", 0.0), "is none: the connection was lost"),
+    ],
+)
+def test_an_answer_is_right_by_the_version_that_it_names(answer: Answer, why: str | None) -> None:
+    fault = checks.fault_of_named(answer, OF_VERSIONS)
+    assert fault is None if why is None else why in (fault or "")
+
+
+def test_rows_for_which_versions_predict_nearly_the_same_show_nothing() -> None:
+    assert checks.are_apart(OF_VERSIONS.values())
+    assert not checks.are_apart([np.array([1.0]), np.array([2.0]), np.array([1.0 + checks.TOLERANCE])])
+
+
+def swap(action: str, workers: int, seconds: float) -> Done:
+    """A swap that took `seconds` until `workers` served it."""
+    return Done(Change(now(), "a test", action, "", State.of("sums:a"), State.of("sums:b")), workers, seconds)
+
+
+def test_the_longest_swap_is_told_only_where_every_worker_had_a_say(tmp_path: Path, model: Model) -> None:
+    two = operated(replace(CAUSEWAY, workers=2), "two", tmp_path)
+    operator = Operator(two, [model])
+    assert operator.longest_s() is None
+    operator.done = [swap("promote sums:b", 2, 0.1), swap("promote sums:b", 2, 0.3), swap("rollback", 1, 0.2)]
+    assert operator.longest_s("promote") == 0.3
+    assert operator.longest_s("rollback") is None
+    assert operator.longest_s() is None
+
+
+def test_a_change_that_fails_beside_the_load_fails_the_scenario() -> None:
+    with pytest.raises(ZeroDivisionError), after(0.0, lambda: 1 / 0):
+        pass
+
+
+def test_requests_without_a_200_count_as_lost_and_as_slow_as_can_be(tmp_path: Path, model: Model) -> None:
+    asked_at_first = 1 + checks.REPEATS * work.N_SMALL
+    tires = f"""
+async def answer(sums):
+    waiting.append(sums)
+    return 200 if len(waiting) <= {asked_at_first} + 3 else 503, sums
+"""
+    with Bench(QUICK, tmp_path, say=print) as bench:
+        (server,) = bench.serve((peer(tmp_path, "tires", tires),), model, model.work(1))
+        told = shadow.moderate(bench, server, model.work(1), np.arange(0.0, 0.2, 0.02), is_shadowed=True)
+    assert told.unanswered == 7
+    assert told.p50_ms == told.p99_ms == np.inf
 
 
 STALL_S = 0.4
@@ -342,6 +406,11 @@ def test_a_quick_run_shows_its_scenarios_and_tells_their_circumstances(home: Pat
     assert set(scenarios["overload"]["rounds"][0]["statuses"]) <= {"200", "503", "504", "none", "not_sent"}
     assert scenarios["poison"]["innocent"] == 15 * scenarios["poison"]["groups"]
     assert scenarios["hang_up"]["rounds"][0]["next_status"] == 200
+    checked = scenarios["swaps"]["checked"]
+    assert checked["wrong"] == scenarios["swaps"]["unanswered"] == scenarios["shadow"]["unanswered"] == 0
+    assert checked["answers"] > len(checked["versions"]) == 3
+    assert 0 < checked["swaps_seen"]["least"] <= checked["swaps_seen"]["most"] <= QUICK.checked_swaps
+    assert scenarios["shadow"]["rows"]["moderate"]["scored"] > 0
 
     missing = {goal["path"] for goal in told["goals"] if goal["median"] is None}
     of_the_service = ("refused_p99_ms", "accepted_p99_ms")

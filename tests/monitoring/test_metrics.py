@@ -1,18 +1,25 @@
 """What is counted, and that nobody can make the number of series grow."""
 
 import math
+import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
-from causeway.monitoring.metrics import LATENCY_BUCKETS_S, Metrics, Observations
-from tests.conftest import Server, serving, wait_until
+from causeway.contract import Contract, Output
+from causeway.monitoring.metrics import LATENCY_BUCKETS_S, SCORE_BUCKETS, Metrics, Observations
+from causeway.version import ModelVersion
+from tests import tiny
+from tests.conftest import PATIENCE_S, Server, serving, wait_until
 
 
 def scraped(server: Server) -> Mapping[str, float]:
@@ -87,6 +94,136 @@ def test_what_the_batcher_and_the_cache_tell_is_counted_when_it_is_flushed() -> 
         assert registry.get_sample_value("causeway_cache_requests_total", {"result": "miss"}) == 1
         assert registry.get_sample_value("causeway_poisoned_requests_total") == 1
         assert registry.get_sample_value("causeway_refusals_total", {"code": "overloaded"}) == 1
+
+
+def series(registry: CollectorRegistry, name: str) -> dict[tuple[str, ...], float]:
+    """Label values, in the order of the labels' names, to value."""
+    return {
+        tuple(value for _, value in sorted(sample.labels.items())): sample.value
+        for metric in registry.collect()
+        for sample in metric.samples
+        if sample.name == name
+    }
+
+
+def test_requests_of_variants_are_counted_by_version_and_timed_where_they_were_answered() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    champion, canary = ("champion", "fraud:a"), ("canary", "fraud:b")
+    for status_, seconds, variant in (
+        (200, 0.25, champion),
+        (200, 0.5, champion),
+        (503, 0.001, champion),
+        (200, 1.0, canary),
+        (400, 0.001, None),
+    ):
+        metrics.answered("/predict", status_, seconds, variant)
+    metrics.flush()
+    assert series(registry, "causeway_variant_requests_total") == {
+        ("fraud:a", "200", "champion"): 2,
+        ("fraud:a", "503", "champion"): 1,
+        ("fraud:b", "200", "canary"): 1,
+    }
+    assert series(registry, "causeway_variant_duration_seconds_count") == {champion[::-1]: 2, canary[::-1]: 1}
+    assert series(registry, "causeway_variant_duration_seconds_sum") == {champion[::-1]: 0.75, canary[::-1]: 1.0}
+    assert registry.get_sample_value("causeway_requests_total", {"endpoint": "/predict", "status": "200"}) == 3
+
+
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """Threads take turns after every few steps."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.fixture(scope="module")
+def version() -> ModelVersion:
+    """One whose predictions may be from -1 to 3."""
+    contract = Contract(tiny.CONTRACT.features, Output("p", minimum=-1, maximum=3))
+    return ModelVersion.load(tiny.saved(contract_json=contract.to_json()))
+
+
+def test_scores_are_places_in_the_contract_s_range_and_those_that_are_no_number_count_apart(
+    version: ModelVersion,
+) -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    for predictions in ([[-1], [0], [np.nan]], [[1], [3], [np.inf], [-np.inf]], np.empty((0, 1))):
+        metrics.scored(version, np.array(predictions, np.float32))
+    metrics.flush()
+    buckets = series(registry, "causeway_scores_bucket")
+    at_most = {bound: sum(place <= bound for place in (0, 0.25, 0.5, 1)) for bound in SCORE_BUCKETS}
+    assert {float(bound): n for (bound, tag), n in buckets.items() if bound != "+Inf"} == at_most
+    assert series(registry, "causeway_scores_count") == {(version.tag,): 4}
+    assert series(registry, "causeway_scores_sum") == {(version.tag,): 1.75}
+    assert series(registry, "causeway_scores_not_finite_total") == {(version.tag,): 3}
+
+
+def test_scores_of_a_version_that_predicts_one_number_alone_are_0(version: ModelVersion) -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    output = Output("p", minimum=2, maximum=2)
+    metrics.scored(replace(version, contract=Contract(tiny.CONTRACT.features, output)), np.full((3, 1), 2, np.float32))
+    metrics.flush()
+    assert series(registry, "causeway_scores_sum") == {(version.tag,): 0}
+
+
+@pytest.mark.usefixtures("impatient")
+def test_scores_of_new_versions_may_come_from_any_thread_while_others_are_counted(version: ModelVersion) -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    predictions = np.zeros((1, 1), np.float32)
+    together = threading.Barrier(4)
+
+    def score(first: int) -> None:
+        for number in range(first, first + 300):
+            metrics.scored(replace(version, tag=f"tiny:v{number}"), predictions)
+
+    def score_others() -> None:
+        together.wait(PATIENCE_S)
+        score(300)
+
+    score(0)
+    threads = [threading.Thread(target=score_others) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    together.wait(PATIENCE_S)
+    while any(thread.is_alive() for thread in threads):
+        metrics.flush()
+    metrics.flush()
+    expected = {(f"tiny:v{number}",): 1 if number < 300 else 3 for number in range(600)}
+    assert series(registry, "causeway_scores_count") == expected
+
+
+def test_rows_for_the_shadow_are_counted_and_how_far_it_is_from_what_was_returned() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    for result, n_rows in (("scored", 3), ("dropped", 2), ("scored", 1), ("failed", 5)):
+        metrics.shadowed(result, n_rows)
+    metrics.differed(np.array([[0.0], [0.25], [np.nan], [np.inf]], np.float32))
+    assert series(registry, "causeway_shadow_rows_total") == {("scored",): 4, ("dropped",): 2, ("failed",): 5}
+    assert series(registry, "causeway_shadow_differences_count") == {(): 2}
+    assert series(registry, "causeway_shadow_differences_sum") == {(): 0.25}
+
+
+def test_a_version_without_a_role_any_more_gets_nothing_in_it() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    assert series(registry, "causeway_deployed") == {}
+    metrics.deployed(1, {("champion", "fraud:a"): 95, ("canary", "fraud:b"): 5}, is_followed=True)
+    assert series(registry, "causeway_deployed") == {("fraud:a", "champion"): 95, ("fraud:b", "canary"): 5}
+    metrics.deployed(2, {("champion", "fraud:b"): 100}, is_followed=False)
+    assert series(registry, "causeway_deployed") == {
+        ("fraud:a", "champion"): 0,
+        ("fraud:b", "canary"): 0,
+        ("fraud:b", "champion"): 100,
+    }
+    assert series(registry, "causeway_state_revision") == {(): 2}
+    assert series(registry, "causeway_state_followed") == {(): 0}
+    metrics.deployed(3, {("canary", "fraud:b"): 1, ("champion", "fraud:a"): 99}, is_followed=True)
+    assert series(registry, "causeway_deployed")["fraud:b", "canary"] == 1
 
 
 @pytest.fixture(scope="module")

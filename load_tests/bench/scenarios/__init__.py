@@ -7,7 +7,19 @@ from typing import Any, Protocol, cast
 
 from load_tests.bench.bench import Bench
 
-NAMES = ("one_row", "thousand_rows", "scraped", "two_workers", "livez", "dear", "overload", "hang_up", "poison")
+NAMES = (
+    "one_row",
+    "thousand_rows",
+    "scraped",
+    "two_workers",
+    "livez",
+    "dear",
+    "overload",
+    "hang_up",
+    "poison",
+    "swaps",
+    "shadow",
+)
 """In the order in which they run: scenarios with the same servers are neighbours."""
 
 
