@@ -66,7 +66,7 @@ serve: port $(MODEL) ## train FAMILY if needed and serve it, or CAUSEWAY_MODEL=n
 test: setup-dev ## set up and run the tests
 	$(BIN)/python -m pytest
 
-bench: wrk $(VENV)/.bench ## measure Causeway beside its peers and write README.md's table (Linux, wrk; 9 minutes)
+bench: wrk $(VENV)/.bench ## measure Causeway beside its peers and write README.md's table (Linux, wrk; 12 minutes)
 	$(BIN)/python -m load_tests.bench --write
 
 wrk:

@@ -31,6 +31,9 @@ from causeway.settings import Settings
 BODY_BYTES = 16 * 1024
 """What a command may take at most."""
 
+BODY_S = 10.0
+"""And how long it may take to come."""
+
 Text = Annotated[str, msgspec.Meta(max_length=500, pattern=r"^[^\x00-\x1f]*$")]
 Tag = Annotated[str, msgspec.Meta(max_length=127)]
 Percent = Annotated[float, msgspec.Meta(gt=0, le=100)]
@@ -45,7 +48,7 @@ class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     @property
     def by(self) -> By:
         """Who is behind it: the token is one for all, so the name is only what the caller says."""
-        return By(f"{self.who} (http)", self.why)
+        return By(f"{self.who} (http)", self.why, state.now())
 
 
 class OfTag(Command, frozen=True):
@@ -119,11 +122,14 @@ class Admin:
 
         async def endpoint(request: Request) -> Answer:
             self._authorise(request)
-            body = b"".join(await request.pieces(BODY_BYTES)) or b"{}"
             try:
+                async with asyncio.timeout(BODY_S):
+                    body = b"".join(await request.pieces(BODY_BYTES)) or b"{}"
                 asked = decode(body)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                raise errors.CommandInvalid(expected) from None
+            except TimeoutError:
+                raise errors.DeadlineExceeded(BODY_S * 1000) from None
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+                raise errors.CommandInvalid(expected, str(exc)) from None
             done = await asyncio.to_thread(carry_out, asked)
             logs.get().info("changed", action=done.change.action, who=done.change.who, revision=done.change.revision)
             said = {

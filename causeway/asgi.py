@@ -156,7 +156,11 @@ _FORMS = {
     ),
     b"x-priority": ("X-Priority", re.compile(rb"interactive|bulk"), "interactive or bulk"),
 }
-_SINGLE = {b"content-type": "Content-Type"} | {name: form[0] for name, form in _FORMS.items()}
+_SINGLE = {
+    b"content-type": "Content-Type",
+    b"authorization": "Authorization",
+    **{name: form[0] for name, form in _FORMS.items()},
+}
 
 
 _CONTENT_JSON = (b"content-type", b"application/json")

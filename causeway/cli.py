@@ -13,12 +13,14 @@ import re
 import signal
 import socket
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from http.client import HTTPException
 from itertools import pairwise
+from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -26,6 +28,7 @@ import click
 import msgspec
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
@@ -34,13 +37,14 @@ from causeway.judge import Limits
 from causeway.operations import By, Done, Listed, Operations, described
 from causeway.rollout import Plan, Progress, Rollout, Verdict
 from causeway.settings import Settings
-from causeway.state import ROLES, Role
+from causeway.state import ROLES, SHARED, Role
 from causeway.state_file import Change
 
 Read = TypeVar("Read")
 
 DEFAULT_URL = "http://127.0.0.1:3000"
 WENT_BACK = 3
+LONGEST_S = 100 * 86_400.0
 
 NUMBERS = {"revision", "share", "age", "AP", "MB", "answered", "champion", "canary", "allowed"}
 """Columns of tables."""
@@ -57,9 +61,10 @@ class Duration(click.ParamType[float]):
         if isinstance(value, float):
             return value
         found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
-        if not found or not float(found[1]):
-            self.fail(f"{value!r} is no duration; write 90s, 15m or 2h", param, ctx)
-        return float(found[1]) * self._UNITS[found[2]]
+        seconds = float(found[1]) * self._UNITS[found[2]] if found else 0.0
+        if not 0 < seconds <= LONGEST_S:
+            self.fail(f"{value!r} is no duration of at most 100 days; write 90s, 15m or 2h", param, ctx)
+        return seconds
 
 
 class Steps(click.ParamType[tuple[float, ...]]):
@@ -97,7 +102,9 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except errors.CausewayError as exc:
             click.echo(f"causeway: {exc.message}", err=True)
-            ctx.exit(1)
+        except KeyboardInterrupt:
+            click.echo("causeway: interrupted; a change that was under way was undone", err=True)
+        raise click.exceptions.Exit(1)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -108,6 +115,7 @@ def main(ctx: click.Context) -> None:
     Works on the state file and the model store of this machine: CAUSEWAY_MODEL, CAUSEWAY_STATE_FILE and BENTOML_HOME
     mean what they mean to the service.
     """
+    signal.signal(signal.SIGTERM, _interrupt)
     ctx.obj = Operations(Settings.from_env())
 
 
@@ -123,7 +131,7 @@ def change(name: str, *arguments: Callable[[Any], Any]) -> Callable[[Callable[..
 
     def decorate(function: Callable[..., Done]) -> click.Command:
         def command(*, who: str, why: str, is_json: bool, **given: Any) -> None:
-            done = function(click.get_current_context().obj, by=By(who, why), **given)
+            done = function(click.get_current_context().obj, by=By(_text(who), _text(why), _began()), **given)
             _say(done, is_json)
 
         command.__doc__ = function.__doc__
@@ -135,6 +143,21 @@ def change(name: str, *arguments: Callable[[Any], Any]) -> Callable[[Callable[..
         return main.command(name)(decorated)
 
     return decorate
+
+
+def _text(given: str) -> str:
+    """What was typed, without bytes that are no text."""
+    return given.encode(errors="replace").decode()
+
+
+def _began() -> datetime:
+    """When this process was started, before it knew what is deployed (proc(5)); where that is unknown, now."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(") ")[2].split()[19])
+        age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+        return state.now() - timedelta(seconds=age_s)
+    except (OSError, AttributeError):
+        return state.now()
 
 
 def whoami() -> str:
@@ -158,7 +181,12 @@ def promote(operations: Operations, tag: str, by: By) -> Done:
 @change(
     "rollback",
     click.argument("tag", required=False),
-    click.option("--force", "is_forced", is_flag=True, help="Even to one that takes less than this champion does."),
+    click.option(
+        "--force",
+        "is_forced",
+        is_flag=True,
+        help="Though it takes less, or a worker hangs.",
+    ),
 )
 def rollback(operations: Operations, tag: str | None, is_forced: bool, by: By) -> Done:
     """Go back to the champion before this one, or to TAG. That has to be an earlier champion."""
@@ -189,7 +217,7 @@ def shadow(operations: Operations, tag: str, by: By) -> Done:
     return operations.shadow(tag, by)
 
 
-@change("stop", click.argument("role", type=click.Choice(ROLES)))
+@change("stop", click.argument("role", type=click.Choice([role for role in ROLES if role != "champion"])))
 def stop(operations: Operations, role: Role, by: By) -> Done:
     """End the canary, the challenger or the shadow. The champion has its requests."""
     return operations.stop(role, by)
@@ -205,7 +233,12 @@ def status(operations: Operations, is_json: bool) -> None:
         _print_json(described(found))
         return
     told = described(found)
-    source = {"file": found.path, "history": "the audit log", "settings": "the settings; there is no state file"}
+    source = {
+        "file": found.path,
+        "workers": "what the workers serve",
+        "history": "the audit log",
+        "settings": "the settings; there is no state file",
+    }
     console = _console()
     console.print(f"Revision {told['revision']}, by {source[found.source]}")
     if found.problem:
@@ -217,11 +250,12 @@ def status(operations: Operations, is_json: bool) -> None:
     console.print(roles)
     if told["previous"]:
         console.print(f"A rollback goes back to {told['previous'][-1]}")
-    workers = _table("worker", "revision", "", "problem")
+    workers = _table("worker", "champion", "revision", "", "problem")
     for worker in told["workers"]:
         is_current = "current" if worker["is_current"] else "behind"
-        workers.add_row(str(worker["pid"]), str(worker["revision"]), is_current, worker["problem"] or "")
-    console.print(workers if told["workers"] else "No worker is running.")
+        champion, revision = worker["champion"] or "none", str(worker["revision"])
+        workers.add_row(str(worker["pid"]), champion, revision, is_current, worker["problem"] or "")
+    console.print(workers if told["workers"] else _nobody(found.path))
 
 
 @main.command()
@@ -311,25 +345,25 @@ def rollout(
     At each step it is compared with the champion, by what the service at --url counts. Exit code 0: promoted. 3: went
     back, and why is printed. Where this command dies, the canary ends within a minute.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
     limits = Limits(max_errors, max_refusals, max_p99_ratio, not_finite=max_nan, psi=max_psi)
     plan = Plan(steps, hold, min_requests, limits)
     try:
-        walk = Rollout(operations, tag, plan, By(who, why), lambda: _metrics(url, figures.read))
+        walk = Rollout(operations, tag, plan, By(_text(who), _text(why)), lambda: _metrics(url, figures.read))
         if is_json:
             verdict = walk.run()
-        else:
+        elif sys.stdout.isatty():
             with Live(console=_console(), refresh_per_second=4) as live:
                 verdict = walk.run(lambda progress: live.update(_progress(progress, plan)))
+        else:
+            verdict = walk.run(lambda progress: click.echo(_line(progress, plan)))
     except OSError as exc:
         raise errors.CausewayError(f"a rollout compares what {url}/metrics says, and it says nothing: {exc}") from exc
     except KeyboardInterrupt:
         verdict = Verdict(False, "it was interrupted")
     if is_json:
-        _print_json({"promoted": verdict.is_promoted, "reason": verdict.reason})
+        walked = [dataclasses.asdict(step) for step in verdict.steps]
+        _print_json({"promoted": verdict.is_promoted, "reason": verdict.reason, "steps": walked})
     else:
-        if not sys.stdout.isatty():
-            click.echo()  # rich leaves the table's last line open
         click.echo(f"Promoted: {verdict.reason}." if verdict.is_promoted else f"Went back: {verdict.reason}.")
     sys.exit(0 if verdict.is_promoted else WENT_BACK)
 
@@ -347,17 +381,41 @@ def _metrics(url: str, read: Callable[[str], Read]) -> Read:
         raise OSError(getattr(exc, "reason", exc)) from exc
 
 
+def _nobody(path: str) -> str:
+    if os.access(Path(path).parent, os.W_OK) or not Path(path).exists():
+        return f"No worker that follows {path} is running."
+    return f"Workers cannot report beside {path}, which is read-only: see GET /health."
+
+
 def _say(done: Done, is_json: bool) -> None:
     if is_json:
         _print_json(
             {"revision": done.change.revision, "action": done.change.action, "workers": done.workers}
-            | {"seconds": round(done.seconds, 3)}
+            | {"seconds": round(done.seconds, 3), "roles": msgspec.to_builtins(done.change.after.roles)}
+            | ({} if done.unserved is None else {"unserved": done.unserved})
         )
+        return
+    after = done.change.after
+    shares = {role: "" if role in SHARED else f" {100 - after.shared:g} %" for role in after.roles}
+    shares["shadow"] = ""
+    click.echo("Now " + ", ".join(f"{role} {given}{shares[role]}" for role, given in after.roles.items()))
+    workers = "1 worker serves" if done.workers == 1 else f"{done.workers} workers serve"
+    if done.unserved is not None:
+        click.echo(f"{workers} revision {after.revision}, but {done.unserved}", err=True)
     elif done.workers:
-        workers = "1 worker serves" if done.workers == 1 else f"{done.workers} workers serve"
-        click.echo(f"{done.change.action}: {workers} revision {done.change.revision}, after {done.seconds:.2f} s")
+        click.echo(f"{workers} revision {after.revision}, after {done.seconds:.2f} s")
     else:
-        click.echo(f"{done.change.action}: revision {done.change.revision}; no worker is running yet")
+        click.echo(f"Revision {after.revision}. {_nobody(str(click.get_current_context().obj.file.path))}")
+
+
+def _line(progress: Progress, plan: Plan) -> str:
+    compared = "; ".join(f"{c.name} {c.canary:.4g} ({c.champion:.4g})" for c in progress.compared)
+    return f"{_head(progress, plan)}: {compared}"
+
+
+def _head(progress: Progress, plan: Plan) -> str:
+    step = f"Step {progress.step + 1} of {len(plan.steps)}, {progress.share:g} %"
+    return f"{step}, {progress.held_s:.0f} of {plan.hold_s:g} s, {progress.requests} requests"
 
 
 def _progress(progress: Progress, plan: Plan) -> Group:
@@ -365,9 +423,8 @@ def _progress(progress: Progress, plan: Plan) -> Group:
     for comparison in progress.compared:
         values = (f"{value:.4g}" for value in (comparison.champion, comparison.canary, comparison.limit))
         compared.add_row(comparison.name, *values, style="red" if comparison.is_worse else None)
-    head = f"Step {progress.step + 1} of {len(plan.steps)}: {progress.share:g} %, "
-    held = f"{progress.held_s:.0f} of {plan.hold_s:g} s, {progress.requests} requests"
-    return Group(head + held, ProgressBar(plan.hold_s, min(progress.held_s, plan.hold_s), width=60), compared)
+    bar = ProgressBar(plan.hold_s, min(progress.held_s, plan.hold_s), width=60)
+    return Group(_head(progress, plan), Padding(bar, (0, 0, 1, 0)), compared)
 
 
 def _cells(version: Listed) -> list[str]:

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from causeway import errors, logs, shadow, state, store, variant
+from causeway import errors, logs, roll_call, shadow, state, store, variant
 from causeway.roll_call import Presence, Report
 from causeway.routing import Shares
 from causeway.settings import Settings
@@ -36,6 +36,9 @@ POLL_S = 0.1
 
 RETRY_S = 5.0
 """How often what could not be loaded is tried again: a version may come into the store after the state names it."""
+
+LISTED_S = 1.0
+"""How often a worker sees to it that it is on the list of workers."""
 
 STOP_S = 1.0
 """How long a version that is being loaded is waited for at the end."""
@@ -78,6 +81,8 @@ class Deployment:
         self._observer = observer
         self._served: Served | None = None
         self._default = settings.model
+        self._had_file = False
+        """Whether there was ever a state file to follow."""
         self._reason = "it is being loaded"
         self._refused: State | None = None
         self._mark: object = None
@@ -156,16 +161,25 @@ class Deployment:
         return told if self.problem is None else {**told, "problem": self.problem}
 
     def _first(self) -> State:
-        """What to serve at the start. Raises `StateBroken`, or `VersionNotFound` where there is no state either."""
+        """What to serve at the start. Raises `StateBroken`, or `VersionNotFound` where there is no state either.
+
+        Where the file makes no sense, or is gone, the other workers know best what was in force, then the audit log.
+        """
         try:
             wanted = self.file.read()
+            self._had_file = wanted is not None
+            if wanted is None:
+                if not self.file.history():
+                    if self._settings.state_file:
+                        logs.get().warning("no_state_file", path=str(self.file.path))
+                    return State.of(store.find(self._default).tag)
+                raise errors.StateBroken("it is gone")
         except errors.StateBroken as exc:
             self._trouble(f"{self.file.path.name} makes no sense: {exc.message}")
-            wanted = self.file.last_good()
+            self._had_file = True
+            wanted = roll_call.serving(roll_call.call(self.file.folder / "workers")) or self.file.last_good()
             if wanted is None:
                 raise
-        if wanted is None:
-            return State.of(store.find(self._default).tag)
         return wanted.without_expired(state.now())
 
     def _wanted(self) -> State:
@@ -174,9 +188,10 @@ class Deployment:
         if wanted is None:
             if self._served is None:
                 return self._first()
-            if self._served.state.revision:
+            if self._had_file:
                 raise errors.StateBroken("it is gone")
             return self._served.state
+        self._had_file = True
         return wanted.without_expired(state.now())
 
     def _start(self, wanted: State) -> Served:
@@ -192,25 +207,33 @@ class Deployment:
         return self._assembled(msgspec.structs.replace(wanted, roles=left), loaded)
 
     def _follow(self, loop: asyncio.AbstractEventLoop) -> None:
-        since_failure_s = 0.0
+        since_failure_s = since_listed_s = 0.0
         self._report()
         while not self._is_ending.wait(POLL_S):
             mark = self.file.mark()
             since_failure_s += POLL_S
             is_failing = self._served is None or self.problem is not None
             if mark == self._mark and not self._is_over and not (is_failing and since_failure_s >= RETRY_S):
+                since_listed_s += POLL_S
+                if since_listed_s >= LISTED_S:
+                    since_listed_s = 0.0
+                    if not self._presence.is_listed:
+                        self._report()
                 continue
             since_failure_s = 0.0
             try:
                 if self._is_over:
                     self.file.expire(state.now())
                 self._mark = self.file.mark()
-                self._adopt(self._wanted(), loop)
+                if self._adopt(self._wanted(), loop):
+                    self.problem = self._refused = None
             except errors.StateBroken as exc:
                 self._trouble(f"{self.file.path.name} makes no sense: {exc.message}")
             except Exception as exc:  # a fault of ours must not end the thread
                 if not self._is_ending.is_set():
                     self._trouble("the worker could not follow it; its log has the cause", exc)
+            if self._served is not None and self._is_over:  # a lease ends, whatever became of the file
+                self._adopt(self._served.state.without_expired(state.now()), loop)
             self._report()
 
     @property
@@ -218,8 +241,8 @@ class Deployment:
         """Whether a lease ran out since."""
         return self._served is not None and self._served.state.without_expired(state.now()) is not self._served.state
 
-    def _adopt(self, wanted: State, loop: asyncio.AbstractEventLoop) -> None:
-        """Loads all of it that is new, and has the loop serve it; or says why not."""
+    def _adopt(self, wanted: State, loop: asyncio.AbstractEventLoop) -> bool:
+        """Loads all of it that is new, and has the loop serve it; or says why not, and returns False."""
         before = self._served
         has = before.by_tag if before else {}
         try:
@@ -232,10 +255,9 @@ class Deployment:
             self._trouble(exc.message)
             if before is None:
                 self._reason = exc.message
-            return
-        self.problem = self._refused = None
+            return False
         if before and before.state == wanted:
-            return
+            return True
         after = self._assembled(wanted, loaded)
         is_swapped = threading.Event()
 
@@ -246,7 +268,7 @@ class Deployment:
         loop.call_soon_threadsafe(swap)
         while not is_swapped.wait(POLL_S):
             if self._is_ending.is_set():
-                return
+                return False
         left = has.keys() - loaded.keys()
         for tag in left:
             loop.call_soon_threadsafe(has[tag].batcher.close)
@@ -256,6 +278,7 @@ class Deployment:
         if left:
             del before, has
             gc.collect()  # types that were made for a contract refer to themselves
+        return True
 
     def _load(self, tag: str, role: Role) -> Variant:
         """The version in a role. Raises `VersionRefused` or `VersionNotFound`."""

@@ -283,8 +283,8 @@ class CommandInvalid(BadRequest):
 
     code = "command_invalid"
 
-    def __init__(self, expected: str) -> None:
-        super().__init__(f"The body must be a JSON object with {expected}, each within its limits")
+    def __init__(self, expected: str, fault: str) -> None:
+        super().__init__(f"The body must be a JSON object with {expected}: {fault}", fault=fault)
 
 
 class NotFound(Refusal):
@@ -304,7 +304,7 @@ class VersionNotLoaded(Refusal):
     code = "version_not_loaded"
 
     def __init__(self, loaded: Sequence[str]) -> None:
-        super().__init__(f"X-Model-Version is not served here; {' and '.join(loaded)} are", loaded=list(loaded))
+        super().__init__(f"X-Model-Version names none of the versions here: {', '.join(loaded)}", loaded=list(loaded))
 
 
 class Unauthorized(Refusal):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,6 +28,8 @@ class Figures:
     """(17 + 1,): predictions by `SCORE_BUCKETS`."""
     not_finite: float = 0.0
     """Predictions that were NaN or infinite."""
+    canary_share: float = 0.0
+    """Percent of the requests that it has as canary, at the time of the later look."""
 
     def since(self, before: Figures) -> Figures:
         """What was added; less than nothing where the counters began again."""
@@ -36,6 +39,7 @@ class Figures:
             self.latencies - before.latencies,
             self.scores - before.scores,
             self.not_finite - before.not_finite,
+            self.canary_share,
         )
 
     @property
@@ -66,26 +70,30 @@ class Figures:
 
 
 def read(exposition: str) -> dict[str, Figures]:
-    """By version, what a text in the Prometheus format says."""
+    """By version, what a text in the Prometheus format says. Raises `ValueError` where another release wrote it."""
     by_status: defaultdict[str, dict[int, float]] = defaultdict(lambda: defaultdict(float))
     histograms: defaultdict[tuple[str, str], defaultdict[float, float]] = defaultdict(lambda: defaultdict(float))
     not_finite: defaultdict[str, float] = defaultdict(float)
+    canary: dict[str, float] = {}
     for family in text_string_to_metric_families(exposition):
         for sample in family.samples:
             tag = sample.labels.get("model_version", "")
             if sample.name == "causeway_variant_requests_total":
-                by_status[tag][int(sample.labels["status"])] += sample.value
+                by_status[tag][int(sample.labels.get("status", ""))] += sample.value
             elif sample.name in ("causeway_variant_duration_seconds_bucket", "causeway_scores_bucket"):
                 histograms[sample.name, tag][float(sample.labels["le"])] += sample.value
             elif sample.name == "causeway_scores_not_finite_total":
                 not_finite[tag] += sample.value
-    tags = by_status.keys() | {tag for _, tag in histograms} | not_finite.keys()
+            elif sample.name == "causeway_deployed" and sample.labels.get("variant") == "canary":
+                canary[tag] = sample.value
+    tags = by_status.keys() | {tag for _, tag in histograms} | not_finite.keys() | canary.keys()
     return {
         tag: Figures(
             dict(by_status[tag]),
-            _counts(histograms["causeway_variant_duration_seconds_bucket", tag], len(VARIANT_BUCKETS_S) + 1),
-            _counts(histograms["causeway_scores_bucket", tag], len(SCORE_BUCKETS) + 1),
+            _counts(histograms["causeway_variant_duration_seconds_bucket", tag], VARIANT_BUCKETS_S),
+            _counts(histograms["causeway_scores_bucket", tag], SCORE_BUCKETS),
             not_finite[tag],
+            canary.get(tag, 0.0),
         )
         for tag in tags
     }
@@ -96,7 +104,10 @@ def requests_by_version(exposition: str) -> dict[str, int]:
     return {tag: int(figures.by_status.get(200, 0)) for tag, figures in read(exposition).items()}
 
 
-def _counts(cumulative: Mapping[float, float], n: int) -> Counts:
-    """The counts of single buckets from those up to each bound."""
-    values = [cumulative[bound] for bound in sorted(cumulative)]
-    return np.diff(values, prepend=0.0) if values else np.zeros(n)
+def _counts(cumulative: Mapping[float, float], bounds: Sequence[float]) -> Counts:
+    """The counts of single buckets from those up to each bound. Raises `ValueError` for other bounds than these."""
+    if not cumulative:
+        return np.zeros(len(bounds) + 1)
+    if sorted(cumulative) != [*bounds, math.inf]:
+        raise ValueError("histograms of another release")
+    return np.diff([cumulative[bound] for bound in (*bounds, math.inf)], prepend=0.0)

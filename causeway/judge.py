@@ -34,7 +34,7 @@ class Limits:
     """p99 latency above the champion's, in seconds, which is allowed in any case."""
     not_finite: float = 0.0
     """Share of predictions that are NaN or infinite."""
-    psi: float = 0.2
+    psi: float = 0.25
     """Population Stability Index of the score distributions, in nats, above what chance gives."""
     min_scores: int = 100
     """Predictions of each from which on these distributions are compared: before, one row asked often is all of it."""
@@ -86,6 +86,7 @@ def is_surely_more(champion: Observed, canary: Observed, more: float = 0.0, leas
 
     if not of_champion:
         return deviance(0.0) > Z * Z
+    high -= more  # beyond it, both are ever less likely
     for _ in range(60):  # it is convex: the least of it, by thirds
         third = (high - low) / 3
         low, high = (low, high - third) if deviance(low + third) < deviance(high - third) else (low + third, high)
@@ -148,6 +149,6 @@ def _p99(champion: Figures, canary: Figures, limits: Limits) -> Comparison:
 
 def _psi(reference: Counts, current: Counts, limits: Limits) -> Comparison:
     index = psi(reference, current)
-    return Comparison(
-        "PSI of the scores", 0.0, index, limits.psi, index > limits.psi + psi_by_chance(reference, current)
-    )
+    is_enough = bool(min(reference.sum(), current.sum()) >= limits.min_scores)
+    is_worse = is_enough and index > limits.psi + psi_by_chance(reference, current)
+    return Comparison("PSI of the scores", 0.0, index, limits.psi, is_worse)

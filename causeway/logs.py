@@ -36,7 +36,7 @@ def configure(log_format: str) -> None:
             *([] if console else [_TRACEBACKS]),
             renderer,
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),  # a line in one piece: workers share the file
         cache_logger_on_first_use=False,
     )
     # Requests belong to metrics: uvicorn prepares a line for each as long as there is a handler, and BentoML has one.

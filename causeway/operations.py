@@ -20,11 +20,15 @@ from causeway.deployment import state_path
 from causeway.roll_call import Report
 from causeway.settings import Settings
 from causeway.state import Extra, Role, State
-from causeway.state_file import Change, StateFile
+from causeway.state_file import AUTOMATIC, Change, StateFile
+from causeway.tag import is_tag
 from causeway.version import ModelVersion
 
 CONVERGED_WITHIN_S = 60.0
 """How long workers may take to load a version before a change is undone."""
+
+FORCED_WITHIN_S = 2.0
+"""The same for a change that is forced, and not undone."""
 
 LOOK_S = 0.01
 """How often their reports are looked at meanwhile."""
@@ -36,6 +40,8 @@ class By:
 
     who: str
     why: str = ""
+    began: datetime | None = None
+    """When they set about it: what somebody else changed since then, they did not know of. None asks nobody."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,8 @@ class Done:
     """How many serve it."""
     seconds: float
     """From the moment that the state was written to the last worker's word."""
+    unserved: str | None = None
+    """Why a forced change is not served by every worker; None where it is."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class Status:
 
     state: State
     source: str
-    """`file`, `history` (the file makes no sense), or `settings` (there is none)."""
+    """`file`; `workers` or `history`, which know what was in force where it makes no sense; `settings` without one."""
     problem: str | None
     path: str
     workers: Sequence[Report]
@@ -89,16 +97,19 @@ class Operations:
         problem = None
         try:
             current, source = self.file.read(), "file"
+            if current is None and self.file.history():
+                raise errors.StateBroken("it is gone")
         except errors.StateBroken as exc:
             problem = exc.message
-            kept = self.history()
-            if not kept:
-                raise errors.StateUnusable(str(self.file.path), exc.message) from exc
-            current, source = kept[-1].after, "history"
+            current, source = roll_call.serving(workers), "workers"
+            if current is None:
+                kept = self.history()
+                if not kept:
+                    raise errors.StateUnusable(str(self.file.path), exc.message) from exc
+                current, source = kept[-1].after, "history"
         if current is None:
             # A running server knows what `latest` was when it started.
-            serving = (worker.serving for worker in workers)
-            current, source = next(filter(None, serving), None) or self._default(), "settings"
+            current, source = roll_call.serving(workers) or self._default(), "settings"
         return Status(current.without_expired(state.now()), source, problem, str(self.file.path), workers)
 
     def history(self) -> list[Change]:
@@ -126,7 +137,10 @@ class Operations:
         return self._change(f"promote {tag}", lambda before: before.promote(tag), by, revision)
 
     def rollback(self, tag: str | None, by: By, *, is_forced: bool = False) -> Done:
-        """The champion before this one, or `tag`, as champion; forced, even where it takes less than this one does."""
+        """The champion before this one, or `tag`, as champion.
+
+        Forced, even where it takes less than this one does, and even where a worker cannot serve it: `Done.unserved`.
+        """
         action = "rollback" if tag is None else f"rollback {tag}"
         return self._change(action, lambda before: before.rollback(tag), by, is_forced=is_forced)
 
@@ -182,9 +196,11 @@ class Operations:
         """
         with self.file.changing(by.who, action):
             self.file.end_leases(state.now())
-            status = self.status()
-            before = status.state
+            self.file.note_edits(state.now())
+            before = self.status().state
             if revision is not None and before.revision != revision:
+                raise self._overtaken(before)
+            if by.began is not None and self._was_changed_since(by.began):
                 raise self._overtaken(before)
             after = transition(before)
             _validate(before, after, is_forced=is_forced)
@@ -192,19 +208,35 @@ class Operations:
             self.file.write(change)
             written = time.monotonic()
             try:
-                n_workers = self._converged(after)
+                n_workers = self._converged(after, FORCED_WITHIN_S if is_forced else CONVERGED_WITHIN_S)
             except BaseException as exc:  # also where an operator has no patience
-                reason = str(exc) or type(exc).__name__
-                undone = msgspec.structs.replace(before, revision=after.revision + 1)
-                self.file.write(Change(state.now(), by.who, f"undo {action}", reason, after, undone))
+                reason = "it was interrupted" if isinstance(exc, KeyboardInterrupt) else str(exc) or type(exc).__name__
+                if is_forced and isinstance(exc, errors.CausewayError):
+                    n_serving = sum(worker.serving == after for worker in self.status().workers)
+                    return Done(change, n_serving, time.monotonic() - written, reason)
+                self._undo(change, reason)
                 if isinstance(exc, errors.CausewayError):
                     raise errors.ChangeUndone(action, reason) from exc
                 raise
             return Done(change, n_workers, time.monotonic() - written)
 
-    def _converged(self, after: State) -> int:
+    def _was_changed_since(self, began: datetime) -> bool:
+        """Whether an operator changed the deployment since then."""
+        last = self.file.last()
+        return last is not None and last.who not in AUTOMATIC and last.time > began
+
+    def _undo(self, change: Change, reason: str) -> None:
+        """What was before the change. Raises `StateUnusable`, which says that it is in force, where that fails."""
+        before = msgspec.structs.replace(change.before, revision=change.revision + 1)
+        try:
+            self.file.write(Change(state.now(), change.who, f"undo {change.action}", reason, change.after, before))
+        except errors.StateUnusable as exc:
+            in_force = f"{change.action} is in force as revision {change.revision}, although {reason}"
+            raise errors.StateUnusable(exc.path, f"{exc.reason}; {in_force}") from exc
+
+    def _converged(self, after: State, within_s: float) -> int:
         """How many workers there are, once all of them serve it. Raises where one says that it cannot, or is silent."""
-        deadline = time.monotonic() + CONVERGED_WITHIN_S
+        deadline = time.monotonic() + within_s
         while True:
             workers = roll_call.call(self.file.folder / "workers")
             for worker in workers:
@@ -215,12 +247,11 @@ class Operations:
                 return len(workers)
             if time.monotonic() > deadline:
                 pids = ", ".join(str(worker.pid) for worker in waiting)
-                raise errors.CausewayError(f"worker {pids} did not serve it within {CONVERGED_WITHIN_S:g} s")
+                raise errors.CausewayError(f"worker {pids} did not serve it within {within_s:g} s")
             time.sleep(LOOK_S)
 
     def _overtaken(self, now: State) -> errors.ChangeConflict:
-        changes = self.history()
-        last = changes[-1] if changes else None
+        last = self.file.last()
         return errors.ChangeConflict(
             last.who if last else "somebody", f"{last.action if last else 'a change'} (revision {now.revision})"
         )
@@ -230,11 +261,13 @@ class Operations:
 
 
 def found(tag: str) -> str:
-    """The tag of the version; `name:latest` is the newest. Raises `VersionUnknown` or `VersionUnfit`."""
+    """The version's own tag; `name:latest` is the newest. Raises `ChangeRefused`, `VersionUnknown`, `VersionUnfit`."""
     return _stored(tag).tag
 
 
 def _stored(tag: str) -> store.StoredVersion:
+    if not is_tag(tag):
+        raise errors.ChangeRefused(f"{tag!r} is not the tag of a version: name:version, or name:latest for the newest")
     try:
         return store.find(tag)
     except errors.VersionNotFound as exc:
@@ -279,6 +312,7 @@ def described(status: Status) -> dict[str, Any]:
         {
             "pid": worker.pid,
             "revision": worker.serving.revision if worker.serving else None,
+            "champion": worker.serving.champion if worker.serving else None,
             "is_current": worker.serving == status.state,
             "problem": worker.problem,
         }

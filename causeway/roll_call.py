@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,6 +41,8 @@ class Presence:
     def report(self, report: Report) -> None:
         """Says it to whoever looks; to nobody where the folder cannot be written."""
         with suppress(OSError):
+            if not self.is_listed:
+                self._let_go()
             self._folder.mkdir(parents=True, exist_ok=True)
             beside = self._folder / f".{self._name}.new"
             beside.write_bytes(msgspec.json.encode(report))
@@ -51,12 +54,31 @@ class Presence:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 unnamed.replace(self._folder / f"{self._name}.lock")
 
+    @property
+    def is_listed(self) -> bool:
+        """Whether those who look find the worker: somebody may have removed the folder."""
+        if self._lock is None:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._lock), (self._folder / f"{self._name}.lock").stat())
+        except OSError:
+            return False
+
     def leave(self) -> None:
         """Takes the worker off the list."""
         _remove(self._folder / f"{self._name}.lock")
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def serving(reports: Iterable[Report]) -> State | None:
+    """The latest state that a worker serves; None where none serves any."""
+    states = [report.serving for report in reports if report.serving is not None]
+    return max(states, key=lambda state: state.revision, default=None)
 
 
 def call(folder: Path) -> list[Report]:

@@ -60,6 +60,8 @@ class Verdict:
 
     is_promoted: bool
     reason: str
+    steps: Sequence[Progress] = ()
+    """How each step that was begun looked last."""
 
 
 class WentBack(Exception):
@@ -79,10 +81,11 @@ class Rollout:
         self._plan = plan
         self._by = by
         self._look = look
+        self._steps: dict[int, Progress] = {}
         self._revision = 0
         """That it left the deployment with; with another, somebody else changed it."""
-        self._given: Assignment | None = None
-        """The canary as it left it: no other is ended."""
+        self._given: list[Assignment] = []
+        """Every canary of its own, noted before it is given: no other is ended."""
 
     def run(self, tell: Callable[[Progress], None] = lambda progress: None) -> Verdict:
         """Walks the steps and says how it went; `tell` hears of every look.
@@ -93,24 +96,27 @@ class Rollout:
         started = self._look()
         before = self._operations.status().state
         champion, self._revision = before.champion, before.revision
-        self._step(self._plan.steps[0])
         try:
             with self._ending():
                 for number, share in enumerate(self._plan.steps):
-                    if number:
-                        self._step(share)
+                    self._step(share)
                     self._hold(number, share, champion, started, tell)
-                self._operations.promote(self.tag, self._by, revision=self._revision)
+                by = By(self._by.who, self._by.why or f"rollout: no worse up to {self._plan.steps[-1]:g} %")
+                self._operations.promote(self.tag, by, revision=self._revision)
         except WentBack as exc:
-            return Verdict(False, str(exc))
-        return Verdict(True, f"{self.tag} is the champion")
+            return Verdict(False, str(exc), list(self._steps.values()))
+        except errors.Refusal as exc:
+            if self._revision == before.revision:
+                raise
+            return Verdict(False, exc.message, list(self._steps.values()))
+        return Verdict(True, f"{self.tag} is the champion", list(self._steps.values()))
 
     def _step(self, share: float) -> None:
         until = state.now() + timedelta(seconds=LEASE_S)
         by = By(self._by.who, self._by.why or "rollout")
+        self._given.append(Assignment(self.tag, share, until))
         done = self._operations.canary(self.tag, share, by, until=until, revision=self._revision)
         self._revision = done.change.revision
-        self._given = done.change.after.roles["canary"]
 
     def _hold(
         self,
@@ -128,6 +134,8 @@ class Rollout:
             time.sleep(LOOK_S)
             self._operations.check_unchanged(self._revision)
             now, seen = time.monotonic(), self._seen()
+            if not seen.get(self.tag, nothing).canary_share:
+                raise WentBack("the service whose /metrics are read does not serve this canary")
             canary = seen.get(self.tag, nothing).since(before.get(self.tag, nothing))
             beside = seen.get(champion, nothing).since(before.get(champion, nothing))
             if beside.requests < plan.min_requests:
@@ -135,7 +143,8 @@ class Rollout:
             if min(canary.requests, beside.requests, *canary.by_status.values(), 0) < 0:
                 raise WentBack("the service was restarted, and its counters began again")
             compared = compare(beside, canary, plan.limits)
-            tell(Progress(share, number, now - began, int(canary.requests), compared))
+            self._steps[number] = Progress(share, number, now - began, int(canary.requests), compared)
+            tell(self._steps[number])
             worse = [comparison for comparison in compared if comparison.is_worse]
             if worse:
                 raise WentBack("; ".join(map(str, worse)))
@@ -162,14 +171,12 @@ class Rollout:
             yield
         except BaseException as exc:
             self._end("it was interrupted" if isinstance(exc, KeyboardInterrupt) else str(exc) or type(exc).__name__)
-            if isinstance(exc, errors.Refusal):
-                raise WentBack(exc.message) from exc
             raise
 
     def _end(self, reason: str) -> None:
         """Ends the canary, where it is still the one that this rollout gave."""
         now = self._operations.status().state
-        if now.roles.get("canary") == self._given:
+        if now.roles.get("canary") in self._given:
             by = By(self._by.who, f"rollout went back: {reason}")
             with suppress(errors.ChangeConflict, errors.ChangeRefused):
                 self._operations.stop("canary", by, revision=now.revision)

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -41,10 +42,10 @@ class Observer(Protocol):
     def scored(self, version: ModelVersion, predictions: Array) -> None:
         """The version gave these predictions (n_rows, output width)."""
 
-    def shadowed(self, result: str, n_rows: int) -> None:
+    def shadowed(self, version: ModelVersion, result: str, n_rows: int) -> None:
         """These rows were `scored`, `dropped` because there was no time, or `failed`."""
 
-    def differed(self, differences: Array) -> None:
+    def differed(self, version: ModelVersion, differences: Array) -> None:
         """How far the shadow's predictions (n_rows, output width) were from those that were returned, absolute."""
 
 
@@ -110,22 +111,23 @@ class Shadow:
             waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
             dropped, self._told_dropped = self._dropped - self._told_dropped, self._dropped
             if dropped:
-                self._observer.shadowed("dropped", dropped)
+                self._observer.shadowed(self.version, "dropped", dropped)
             if not waiting:
                 continue
-            X, returned = (np.concatenate(arrays) for arrays in zip(*waiting, strict=True))
-            for start in range(0, len(X), at_once):
-                if self._is_stopping.is_set():
-                    return
-                self._score(X[start : start + at_once], returned[start : start + at_once])
+            n_rows = sum(len(X) for X, _ in waiting)
+            try:
+                self._score_all(waiting, at_once)
+            except Exception:  # whatever the engine raises: nobody waits for it
+                self._observer.shadowed(self.version, "failed", n_rows)
+            self._taken += n_rows
 
-    def _score(self, X: Array, returned: Array) -> None:
-        try:
-            predictions = self.version.predict(X)
-            self._observer.scored(self.version, predictions)
-            self._observer.differed(np.abs(predictions - returned))
-            self._observer.shadowed("scored", len(X))
-        except Exception:  # whatever the engine raises: nobody waits for it
-            self._observer.shadowed("failed", len(X))
-        finally:
-            self._taken += len(X)
+    def _score_all(self, waiting: Sequence[tuple[Array, Array]], at_once: int) -> None:
+        X, returned = (np.concatenate(arrays) for arrays in zip(*waiting, strict=True))
+        predictions = np.empty_like(returned)
+        for start in range(0, len(X), at_once):
+            if self._is_stopping.is_set():
+                return
+            predictions[start : start + at_once] = self.version.predict(X[start : start + at_once])
+        self._observer.scored(self.version, predictions)
+        self._observer.differed(self.version, np.abs(predictions - returned))
+        self._observer.shadowed(self.version, "scored", len(X))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import urllib.error
 import urllib.request
@@ -196,6 +197,71 @@ def test_a_routing_key_has_the_variant_that_the_shares_give_it_in_every_worker(d
     deployed.operations.stop("challenger", ME)
 
 
+def test_a_lease_ends_whatever_became_of_the_state_file(deployed: Deployed) -> None:
+    champion, canary, _ = deployed.versions.values()
+    deployed.operations.canary(canary, 100, ME, until=state.now() + timedelta(seconds=5))
+    deployed.operations.file.path.write_bytes(b"{")
+    wait_until(lambda: "canary" not in deployed.health()["details"]["roles"], "the end of the lease", deployed.server)
+    assert "makes no sense" in deployed.health()["details"]["problem"]
+    wait_until(lambda: {deployed.ask()["variant"] for _ in range(20)} == {"champion"}, "the champion", deployed.server)
+    deployed.operations.promote(deployed.versions[3.0], ME)
+    deployed.operations.promote(champion, ME)
+
+
+def test_workers_stay_on_the_list_when_their_folder_is_removed(deployed: Deployed) -> None:
+    workers = deployed.operations.file.folder / "workers"
+    before = [report.pid for report in roll_call.call(workers)]
+    shutil.rmtree(workers)
+    wait_until(lambda: [report.pid for report in roll_call.call(workers)] == before, "both workers", deployed.server)
+
+
+def test_a_state_file_that_is_gone_changes_nothing_and_is_told(deployed: Deployed) -> None:
+    deployed.operations.promote(deployed.versions[2.0], ME)
+    deployed.operations.file.path.unlink()
+    wait_until(lambda: "it is gone" in str(deployed.health()["details"]), "a problem", deployed.server)
+    assert deployed.ask()["model_version"] == deployed.versions[2.0]
+    status = deployed.operations.status()
+    assert (status.source, status.state.champion) == ("workers", deployed.versions[2.0])
+    assert (
+        Started(deployed.operations.file.folder, deployed.versions[3.0]).deployment.champion.version.tag
+        == (deployed.versions[2.0])
+    )
+    deployed.operations.promote(deployed.versions[1.0], ME)
+
+
+def test_a_forced_rollback_does_not_wait_for_a_worker_that_hangs(deployed: Deployed) -> None:
+    deployed.operations.promote(deployed.versions[2.0], ME)
+    workers = roll_call.call(deployed.operations.file.folder / "workers")
+    hung = psutil.Process(workers[0].pid)
+    hung.suspend()
+    try:
+        done = deployed.operations.rollback(None, ME, is_forced=True)
+        assert (done.workers, str(hung.pid) in str(done.unserved)) == (N_WORKERS - 1, True)
+        assert deployed.operations.status().state.champion == deployed.versions[1.0]
+    finally:
+        hung.resume()
+    wait_until(lambda: {deployed.ask()["model_version"] for _ in range(20)} == {deployed.versions[1.0]}, "the other")
+
+
+def test_of_two_operators_who_set_out_at_the_same_time_the_second_is_told(deployed: Deployed) -> None:
+    began = state.now()
+    deployed.operations.promote(deployed.versions[2.0], By("ann", began=began))
+    with pytest.raises(errors.ChangeConflict, match="ann was first: promote"):
+        deployed.operations.rollback(None, By("bob", began=began))
+    deployed.operations.rollback(None, By("bob", began=state.now()))
+
+
+def test_an_edit_by_hand_is_followed_and_found_in_the_audit_log(deployed: Deployed) -> None:
+    one, two, three = deployed.versions.values()
+    deployed.operations.promote(two, ME)
+    deployed.operations.file.path.write_bytes(State.of(three).to_json())
+    wait_until(lambda: deployed.health()["version"] == three, "the edit", deployed.server)
+    deployed.operations.promote(one, ME)
+    promoted, edited, again = deployed.operations.history()[-3:]
+    assert (edited.who, edited.action, edited.before) == ("somebody", "edit state.json", promoted.after)
+    assert edited.after == again.before == State.of(three)
+
+
 def test_a_state_file_that_makes_no_sense_changes_nothing_and_everybody_is_told(deployed: Deployed) -> None:
     file = deployed.operations.file
     deployed.operations.promote(deployed.versions[2.0], ME)
@@ -247,15 +313,12 @@ def test_a_shadow_scores_what_the_champion_answers_and_is_never_returned(deploye
     def more(name: str) -> float:
         return scraped(deployed.server).get(name, 0) - before.get(name, 0)
 
+    def rows(result: str) -> float:
+        return more(f'causeway_shadow_rows_total{{model_version="{shadow}",result="{result}"}}')
+
     n_rows = 20 * len(FEATURES)
-    wait_until(
-        lambda: (
-            sum(more(f'causeway_shadow_rows_total{{result="{result}"}}') for result in ("scored", "dropped")) == n_rows
-        ),
-        "the shadow's work",
-        deployed.server,
-    )
-    assert more('causeway_shadow_rows_total{result="scored"}') == more("causeway_shadow_differences_count") > 0
+    wait_until(lambda: rows("scored") + rows("dropped") == n_rows, "the shadow's work", deployed.server)
+    assert rows("scored") == more(f'causeway_shadow_differences_count{{model_version="{shadow}"}}') > 0
     wait_until(lambda: more(f'causeway_scores_count{{model_version="{shadow}"}}') > 0, "its scores", deployed.server)
     deployed.operations.stop("shadow", ME)
 

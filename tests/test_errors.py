@@ -30,7 +30,7 @@ REFUSALS = [
     errors.UnknownName(row=5, suggestion="TX_AMOUNT"),
     errors.MissingName(row=6, column=0, name="TX_AMOUNT"),
     errors.InvalidHeader("X-Timeout-Ms", "a positive number of milliseconds"),
-    errors.CommandInvalid("tag, share"),
+    errors.CommandInvalid("tag, share", "Expected `float`, got `str` - at `$.share`"),
     errors.Unauthorized(),
     errors.VersionNotLoaded(["fraud:v1", "fraud:v2"]),
     errors.VersionUnknown("fraud:v9"),

@@ -118,6 +118,8 @@ def test_of_two_equal_shares_one_is_hardly_ever_surely_more(n: int, m: int, shar
         ((0, 100), (30, 100), True),
         ((100, 100), (100, 100), False),
         ((50, 100), (100, 100), True),
+        ((0, 1), (51, 52), False),
+        ((0, 4), (190, 190), True),
     ],
 )
 def test_few_observations_prove_little_and_none_nothing(
@@ -237,3 +239,12 @@ def test_a_comparison_says_its_name_and_its_figures() -> None:
     champion, canary = Figures({200: 998.0, 500: 2.0}), Figures({200: 90.0, 500: 10.0})
     worse = [str(comparison) for comparison in compare(champion, canary, LIMITS) if comparison.is_worse]
     assert worse == ["error rate 0.1 (champion 0.002, allowed 0.003)"]
+
+
+def test_one_row_that_is_asked_often_is_no_shift_until_there_are_enough_of_them() -> None:
+    def one_row(bucket: int, n: int) -> Figures:
+        return Figures({200: float(n)}, scores=np.bincount([bucket], minlength=len(Figures().scores)) * float(n))
+
+    for n, is_worse in ((99, False), (100, True)):
+        shift = next(c for c in compare(one_row(4, 1000), one_row(5, n), Limits()) if c.name.startswith("PSI"))
+        assert shift.is_worse == is_worse

@@ -18,7 +18,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -26,7 +26,7 @@ from causeway import errors, rollout
 from causeway.figures import Figures, read
 from causeway.judge import Limits
 from causeway.operations import By, Operations
-from causeway.rollout import Plan, Progress, Rollout, Verdict
+from causeway.rollout import Plan, Progress, Rollout
 from causeway.settings import Settings
 from causeway.state_file import Change
 from causeway.store import StoredVersion
@@ -195,7 +195,8 @@ def test_a_version_that_is_no_worse_is_walked_up_and_promoted(busy: Place) -> No
     tag = tiny.saved_scaled(1.0).tag
     told: list[Progress] = []
     n_before = len(busy.changes)
-    assert busy.rollout(tag).run(told.append) == Verdict(True, f"{tag} is the champion")
+    verdict = busy.rollout(tag).run(told.append)
+    assert (verdict.is_promoted, verdict.reason) == (True, f"{tag} is the champion")
     assert busy.served == {"champion": tag}
     assert answering(busy) == {tag}
     made = busy.changes[n_before:]
@@ -204,7 +205,8 @@ def test_a_version_that_is_no_worse_is_walked_up_and_promoted(busy: Place) -> No
     assert {(change.who, change.why) for change in made} == {("ops", "trained on July")}
     last_of_step = {progress.share: progress for progress in told}
     assert list(last_of_step) == list(STEPS)
-    assert all(progress.held_s >= 0.2 and progress.requests >= 40 for progress in last_of_step.values())
+    assert list(verdict.steps) == list(last_of_step.values())
+    assert all(progress.held_s >= 0.2 and progress.requests >= 40 for progress in verdict.steps)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +235,8 @@ def test_a_version_that_is_worse_goes_back_and_the_figure_says_why(
 def test_with_too_few_requests_nothing_is_promoted(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollout, "PATIENCE", 10)
     verdict = place.rollout(tiny.saved_scaled(1.0).tag, hold_s=0.1).run()
-    assert verdict == Verdict(False, "0 of 40 requests came at 20 % in 1 s: too few to judge by")
+    reason = "0 of 40 requests came at 20 % in 1 s: too few to judge by"
+    assert (verdict.is_promoted, verdict.reason) == (False, reason)
     assert place.served == {"champion": place.champion}
 
 
@@ -289,7 +292,8 @@ def test_who_changes_the_deployment_meanwhile_ends_the_rollout_and_keeps_the_cha
             made.append(busy.changes[-1])
 
     verdict = busy.rollout(names["mine"]).run(interfere)
-    assert verdict == Verdict(False, f"{made[0].who} was first: {made[0].action} (revision {made[0].revision})")
+    reason = f"{made[0].who} was first: {made[0].action} (revision {made[0].revision})"
+    assert (verdict.is_promoted, verdict.reason) == (False, reason)
     assert busy.served == {role: names[name] for role, name in expected.items()}
 
 
@@ -337,9 +341,26 @@ def test_a_rollout_that_is_interrupted_goes_back_at_once(busy: Place, number: si
         process.send_signal(number)
         output, problems = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, problems) == (3, "")
-    assert json.loads(output) == {"promoted": False, "reason": "it was interrupted"}
+    told = json.loads(output)
+    assert (told["promoted"], told["reason"]) == (False, "it was interrupted")
     assert busy.served == {"champion": busy.champion}
     assert busy.changes[-1].who == "ops"
+
+
+class InterruptedOnceGiven(Operations):
+    """Ctrl-C in the very moment after a canary was given."""
+
+    def canary(self, *arguments: Any, **options: Any) -> NoReturn:
+        super().canary(*arguments, **options)
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_right_after_the_first_step_leaves_no_canary(place: Place) -> None:
+    walk = Rollout(InterruptedOnceGiven(place.settings), tiny.saved_scaled(1.0).tag, Plan(), OPS, place.look)
+    with pytest.raises(KeyboardInterrupt):
+        walk.run()
+    assert place.served == {"champion": place.champion}
+    assert place.changes[-1].why == "rollout went back: it was interrupted"
 
 
 @pytest.mark.parametrize(
@@ -358,5 +379,5 @@ def test_the_command_shows_the_comparison_and_its_exit_code_is_the_verdict(
         output, problems = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, problems) == (code, "")
     assert output.splitlines()[-1].startswith(words.format(tag=tag))
-    for heading in ("champion", "canary", "allowed", "refusals", "share of NaN"):
-        assert heading in output
+    for name in ("Step 1 of 2", "error rate", "refusals", "share of NaN", "p99 latency, s", "PSI of the scores"):
+        assert name in output

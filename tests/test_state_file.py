@@ -289,7 +289,7 @@ def test_where_nothing_can_be_written_a_change_is_refused_and_an_end_passes_over
 
 
 def test_a_file_that_cannot_be_read_is_broken(tmp_path: Path) -> None:
-    with pytest.raises(StateBroken, match="it cannot be read: Is a directory"):
+    with pytest.raises(StateBroken, match="it cannot be read: it is no file"):
         StateFile(tmp_path).read()
 
 
@@ -347,8 +347,8 @@ def test_a_broken_line_in_the_middle_of_the_audit_log_is_named(broken: bytes, tm
     file = StateFile(tmp_path / "state.json")
     carry_out(file, (FIRST, SECOND), (SECOND, LEASED))
     log = tmp_path / "history.jsonl"
-    first, second, _ = log.read_bytes().split(b"\n")
-    log.write_bytes(b"\n".join([first, broken, second, b""]))
+    first, *rest = log.read_bytes().split(b"\n")
+    log.write_bytes(b"\n".join([first, broken, *rest]))
     with pytest.raises(StateBroken, match=r"line 2 of history.jsonl: \S+"):
         file.history()
     file.expire(LATER)

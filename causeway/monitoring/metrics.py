@@ -111,13 +111,13 @@ class Metrics:
         self._shadow_rows = Counter(
             "causeway_shadow_rows_total",
             "Rows for the shadow: scored, dropped because there was no time, or failed.",
-            ("result",),
+            ("model_version", "result"),
             registry=registry,
         )
         self._shadow_differences = Observations(
             "causeway_shadow_differences",
             "How far the shadow's predictions were from those that were returned, absolute.",
-            (),
+            ("model_version",),
             buckets=DIFFERENCE_BUCKETS,
             registry=registry,
         )
@@ -166,13 +166,13 @@ class Metrics:
             waiting = self._waiting_scores.setdefault(version.tag, (version.contract.output, deque()))
         waiting[1].append(predictions)
 
-    def shadowed(self, result: str, n_rows: int) -> None:
+    def shadowed(self, version: ModelVersion, result: str, n_rows: int) -> None:
         """Counts rows for the shadow: `scored`, `dropped` or `failed`; in any thread."""
-        self._shadow_rows.labels(result).inc(n_rows)
+        self._shadow_rows.labels(version.tag, result).inc(n_rows)
 
-    def differed(self, differences: Array) -> None:
+    def differed(self, version: ModelVersion, differences: Array) -> None:
         """Counts absolute differences (n_rows, output width) of the shadow's predictions; in any thread."""
-        self._shadow_differences.observe_all(differences[np.isfinite(differences)])
+        self._shadow_differences.labels(version.tag).observe_all(differences[np.isfinite(differences)])
 
     def deployed(self, revision: int, shares: Mapping[Labels, float], *, is_followed: bool) -> None:
         """Sets what this worker serves: by role and tag the percent of the requests."""

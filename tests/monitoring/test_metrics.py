@@ -197,15 +197,16 @@ def test_scores_of_new_versions_may_come_from_any_thread_while_others_are_counte
     assert series(registry, "causeway_scores_count") == expected
 
 
-def test_rows_for_the_shadow_are_counted_and_how_far_it_is_from_what_was_returned() -> None:
-    registry = CollectorRegistry()
+def test_rows_for_the_shadow_are_counted_and_how_far_it_is_from_what_was_returned(version: ModelVersion) -> None:
+    registry, shadow = CollectorRegistry(), version
     metrics = Metrics(registry)
     for result, n_rows in (("scored", 3), ("dropped", 2), ("scored", 1), ("failed", 5)):
-        metrics.shadowed(result, n_rows)
-    metrics.differed(np.array([[0.0], [0.25], [np.nan], [np.inf]], np.float32))
-    assert series(registry, "causeway_shadow_rows_total") == {("scored",): 4, ("dropped",): 2, ("failed",): 5}
-    assert series(registry, "causeway_shadow_differences_count") == {(): 2}
-    assert series(registry, "causeway_shadow_differences_sum") == {(): 0.25}
+        metrics.shadowed(shadow, result, n_rows)
+    metrics.differed(shadow, np.array([[0.0], [0.25], [np.nan], [np.inf]], np.float32))
+    expected = {(shadow.tag, "scored"): 4, (shadow.tag, "dropped"): 2, (shadow.tag, "failed"): 5}
+    assert series(registry, "causeway_shadow_rows_total") == expected
+    assert series(registry, "causeway_shadow_differences_count") == {(shadow.tag,): 2}
+    assert series(registry, "causeway_shadow_differences_sum") == {(shadow.tag,): 0.25}
 
 
 def test_a_version_without_a_role_any_more_gets_nothing_in_it() -> None:

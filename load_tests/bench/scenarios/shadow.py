@@ -129,8 +129,9 @@ def _over(opened: Sequence[dict[bool, Moderate]], figure: str) -> summary.Spread
 def _rows(server: Server) -> Counter[str]:
     """Rows that were offered to the shadow since the server was started, by what became of them."""
     series = metrics.series(server.port)
+    rows = {name: value for name, value in series.items() if name.startswith("causeway_shadow_rows_total{")}
     return Counter(
-        {result: int(series.get(f'causeway_shadow_rows_total{{result="{result}"}}', 0)) for result in RESULTS}
+        {result: sum(int(n) for name, n in rows.items() if f'result="{result}"' in name) for result in RESULTS}
     )
 
 
