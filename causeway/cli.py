@@ -250,7 +250,7 @@ def status(operations: Operations, is_json: bool) -> None:
     console.print(roles)
     if told["previous"]:
         console.print(f"A rollback goes back to {told['previous'][-1]}")
-    workers = _table("worker", "champion", "revision", "", "problem")
+    workers = _table("worker", "serves", "revision", "", "problem")
     for worker in told["workers"]:
         is_current = "current" if worker["is_current"] else "behind"
         champion, revision = worker["champion"] or "none", str(worker["revision"])

@@ -96,6 +96,9 @@ class Rollout:
         started = self._look()
         before = self._operations.status().state
         champion, self._revision = before.champion, before.revision
+        challenger = before.roles.get("challenger")
+        if challenger and (challenger.share or 0) + self._plan.steps[-1] > 100:
+            raise errors.ChangeRefused(f"the challenger has {challenger.share:g} %: end it, or roll out to less")
         try:
             with self._ending():
                 for number, share in enumerate(self._plan.steps):
