@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from causeway.drift.statistics import psi
 from causeway.figures import Counts, Figures
 
 Z = 4.0
@@ -93,18 +94,6 @@ def is_surely_more(champion: Observed, canary: Observed, more: float = 0.0, leas
     return deviance((low + high) / 2) > Z * Z
 
 
-def psi(reference: Counts, current: Counts) -> float:
-    """Population Stability Index of two counts (n_bins,), in nats; 0 when they fall alike, or one is empty.
-
-    Bins that are empty count as half an observation. Source: Siddiqi, Credit Risk Scorecards (2006).
-    """
-    if not reference.sum() or not current.sum():
-        return 0.0
-    used = (reference + current) > 0
-    p, q = (np.maximum(counts[used], 0.5) / np.maximum(counts[used], 0.5).sum() for counts in (reference, current))
-    return float(((p - q) * np.log(p / q)).sum())
-
-
 def psi_by_chance(reference: Counts, current: Counts) -> float:
     """What the index of two samples of one distribution hardly ever exceeds, in nats.
 
@@ -148,7 +137,8 @@ def _p99(champion: Figures, canary: Figures, limits: Limits) -> Comparison:
 
 
 def _psi(reference: Counts, current: Counts, limits: Limits) -> Comparison:
-    index = psi(reference, current)
-    is_enough = bool(min(reference.sum(), current.sum()) >= limits.min_scores)
+    fewest = min(reference.sum(), current.sum())
+    index = float(psi(reference, current)) if fewest else 0.0
+    is_enough = bool(fewest >= limits.min_scores)
     is_worse = is_enough and index > limits.psi + psi_by_chance(reference, current)
     return Comparison("PSI of the scores", 0.0, index, limits.psi, is_worse)

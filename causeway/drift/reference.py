@@ -1,40 +1,203 @@
-"""The reference that drift is measured against: bin edges and counts, fixed when the model is trained."""
+"""What drift is measured against: bins, counts, moments and thresholds of every column, fixed at training.
+
+Two samples are counted on the same bins. *Drift* is measured against the held-out rows: they are the latest that are
+known, the model's figures were measured on them, and only for them are the scores those that new rows would get.
+*Training-serving skew* is measured against the training rows, whose features the model learnt from; their scores are
+left out, because a model scores the rows that it was fitted to as no others.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-N_BINS = 20
-"""Bins of a feature with many values; one with at most this many distinct values gets a bin for each of them."""
+from causeway import errors
+from causeway.contract import Array
+from causeway.drift.statistics import effective_rows
+from causeway.drift.window import Window
+
+SIZES = (250, 1_000, 4_000, 16_000, 64_000)
+"""Rows of the windows that thresholds are calibrated for."""
+
+MIN_ROWS = SIZES[0]
+"""With fewer rows in a window no statistic alarms."""
 
 
-def reference(samples: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    """Per name of `samples` ((n,) finite floats, n >= 1) the bins and the moments, as plain values for JSON.
+class Column(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
+    """One feature, or the output, as it was at training.
 
-    `edges` are the inner edges: bin i holds edges[i-1] < x <= edges[i], the first and the last bin are open, so that
-    `counts` has one more entry than `edges`. They are quantiles of the sample, or lie between its distinct values
-    where it has few.
+    Bin i holds edges[i-1] < x <= edges[i]. The first and the last bin are open and hold what is less and what is more
+    than all that was seen at training.
     """
-    return {name: _bins(np.asarray(sample, dtype=np.float64)) for name, sample in samples.items()}
+
+    name: str
+    edges: list[float]
+    counts: list[int]
+    """Held-out rows by bin."""
+    mean: float
+    standard_deviation: float
+    minimum: float
+    """Of held-out and training rows, as is `maximum`."""
+    maximum: float
+    training_counts: list[int] | None = None
+    """Training rows by bin; None for the output."""
+    is_few_valued: bool = False
+    """So few distinct values that chi-squared is measured too."""
+    thresholds: dict[str, list[float]] = {}
+    """By statistic, what `statistics.scaled` hardly ever exceeds in windows of `SIZES`; none if not calibrated."""
+    dependence: dict[str, list[float]] = {}
+    """By statistic and size, how much more windows of rows in a row vary than drawn ones; in the thresholds already."""
+
+    def __post_init__(self) -> None:
+        counted = [self.counts, *([] if self.training_counts is None else [self.training_counts])]
+        if any(len(counts) != len(self.edges) + 1 for counts in counted):
+            raise ValueError(f"{self.name}: counts must be one more than edges")
+        if any(len(values) != len(SIZES) for values in (*self.thresholds.values(), *self.dependence.values())):
+            raise ValueError(f"{self.name}: thresholds must be for {len(SIZES)} sizes")
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """Names of what is measured."""
+        always = ("psi", "ks", "bin_deviance")
+        return (*always, "chi_squared") if self.is_few_valued else always
+
+    def threshold(self, statistic: str, rows: int) -> float | None:
+        """What the statistic of a window of that many rows hardly ever exceeds while nothing has changed.
+
+        None with fewer than `MIN_ROWS` rows, and where nothing was calibrated. Between `SIZES` it is interpolated by
+        the logarithm of the rows. Beyond the largest, more rows need the same difference: a shift too small to be seen
+        in 64 000 rows does not alarm in a million. May be more than the statistic can be: then windows of that size,
+        such as a part of a day for a feature that is the time of day, say nothing about the column.
+        """
+        if rows < MIN_ROWS or not self.thresholds:
+            return None
+        of_reference, within = sum(self.counts), min(rows, SIZES[-1])
+        scaled = float(np.interp(math.log(within), np.log(SIZES), self.thresholds[statistic]))
+        effective = effective_rows(of_reference, within)
+        if statistic == "psi":
+            return float(scaled / effective)
+        if statistic == "ks":
+            return math.sqrt(scaled / effective)
+        return float(scaled * effective_rows(of_reference, rows) / effective)
+
+    @cached_property
+    def _bounds(self) -> Array:
+        return np.array([-np.inf, *self.edges, np.inf], dtype=np.float32)
+
+    def count(self, values: Array) -> NDArray[np.int64]:
+        """How many of ascending values are in each bin, (n_bins,)."""
+        return np.diff(values.searchsorted(self._bounds, side="right"))
 
 
-def _bins(sample: NDArray[np.float64]) -> dict[str, Any]:
-    values = np.unique(sample)
-    if len(values) <= N_BINS:
-        edges = (values[:-1] + values[1:]) / 2
-    else:
-        edges = np.unique(np.quantile(sample, np.linspace(0, 1, N_BINS + 1)[1:-1], method="inverted_cdf"))
-    counts = np.bincount(np.searchsorted(edges, sample, side="left"), minlength=len(edges) + 1)
-    return {
-        "rows": len(sample),
-        "edges": edges.tolist(),
-        "counts": counts.tolist(),
-        "mean": float(sample.mean()),
-        "standard_deviation": float(sample.std()),
-        "minimum": float(values[0]),
-        "maximum": float(values[-1]),
-    }
+class Reference(msgspec.Struct, frozen=True, dict=True):
+    """All columns: the contract's features in their order, then the output."""
+
+    columns: tuple[Column, ...]
+    rate: float | None = None
+    """Of windows of rows that are as the held-out ones, the share that alarms in any column, at most; None for a
+    version that was saved before alarms were calibrated: its drift is measured, and nothing alarms."""
+    is_in_time_order: bool = False
+    """Whether the held-out rows had times, so that `Column.dependence` could be measured."""
+
+    def __post_init__(self) -> None:
+        if not self.columns:
+            raise ValueError("a reference needs columns")
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of the columns."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether anything can alarm."""
+        return self.rate is not None
+
+    def to_json(self) -> bytes:
+        """The reference as reference.json holds it: a line for each column."""
+        columns = b",\n    ".join(msgspec.json.encode(column) for column in self.columns)
+        head = {"rate": self.rate, "is_in_time_order": self.is_in_time_order}
+        return msgspec.json.encode(head)[:-1] + b',"columns":[\n    ' + columns + b"\n]}\n"
+
+    @staticmethod
+    def from_json(data: bytes) -> Reference:
+        """The reference in `data`, also as it was saved before there were thresholds. Raises `ReferenceBroken`."""
+        try:
+            return msgspec.json.decode(data, type=Reference)
+        except msgspec.DecodeError as exc:
+            return _saved_before(data, exc)
+
+    def count(self, X: Array, scores: NDArray[np.floating[Any]]) -> Window:
+        """The window of rows X (n, n_features) float32, none of them NaN, and their scores (n,); n may be 0.
+
+        Scores that are NaN or infinite are `missing`.
+        """
+        finite = scores[np.isfinite(scores)].astype(np.float32)
+        ascending = [*np.sort(X.T), np.sort(finite)]
+        missing = np.zeros(len(self.columns), dtype=np.int64)
+        missing[-1] = len(scores) - len(finite)
+        exact = [values.astype(np.float64) for values in ascending]
+        return Window(
+            len(X),
+            tuple(column.count(values) for column, values in zip(self.columns, ascending, strict=True)),
+            np.array([values.sum() for values in exact]),
+            np.array([values @ values for values in exact]),
+            missing,
+            np.zeros_like(missing),
+        )
+
+    def empty(self) -> Window:
+        """A window without rows, to begin a sum with."""
+        return self.count(np.empty((0, len(self.columns) - 1), dtype=np.float32), np.empty(0))
+
+    def refused(self, missing: Mapping[str, int], out_of_range: Mapping[str, int]) -> Window:
+        """A window of refused rows: by the feature at fault, how many lacked a number, or had one out of range.
+
+        Raises `KeyError` for a name that is no column.
+        """
+        window = self.empty()
+        place = {name: i for i, name in enumerate(self.names)}
+        for into, by_name in ((window.missing, missing), (window.out_of_range, out_of_range)):
+            for name, n_rows in by_name.items():
+                into[place[name]] += n_rows
+        return window
+
+
+class _Before(msgspec.Struct):
+    """A column as versions were saved with before there were thresholds."""
+
+    edges: list[float]
+    counts: list[int]
+    mean: float
+    standard_deviation: float
+    minimum: float
+    maximum: float
+
+
+def _saved_before(data: bytes, exc: msgspec.DecodeError) -> Reference:
+    """The reference of an older version: the features' counts are of the training rows. Raises `ReferenceBroken`."""
+    try:
+        before = msgspec.json.decode(data, type=dict[str, _Before])
+        return Reference(tuple(_with_open_bins(name, column) for name, column in before.items()))
+    except (msgspec.DecodeError, ValueError):
+        raise errors.ReferenceBroken(str(exc)) from exc
+
+
+def _with_open_bins(name: str, before: _Before) -> Column:
+    """With bins for what is less and more than was seen, which older versions do not have."""
+    below = float(np.nextafter(np.float32(before.minimum), np.float32(-np.inf)))
+    return Column(
+        name=name,
+        edges=[below, *before.edges, before.maximum],
+        counts=[0, *before.counts, 0],
+        mean=before.mean,
+        standard_deviation=before.standard_deviation,
+        minimum=before.minimum,
+        maximum=before.maximum,
+    )
