@@ -17,15 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 import models
 from causeway import errors, store
-from causeway.drift.reference import reference
+from causeway.drift.calibration import Samples, calibrate
 from causeway.runtime import MODEL_FILE, open_runtime
 from causeway.settings import Settings
-from causeway.training import gate, provenance, report, tables
+from causeway.training import calibration, gate, provenance, report, tables
 from causeway.training.dataset import Dataset, Split, Trained, split
 from causeway.training.evaluation import Evaluation, evaluate, train_baseline
 from causeway.training.params import parse_params
@@ -68,11 +65,12 @@ def save(family: models.Family, args: argparse.Namespace) -> str:
     _say(f"Training {args.family} on {len(parts.train)} rows ({parts.how})")
     with _step(args.family, "to train"):
         trained = family.train(parts.train, params, args.seed)
+        working = calibration.working(lambda part: family.train(part, params, args.seed), parts.train, args.seed)
     baseline = train_baseline(parts.train)
 
     _say(f"Evaluating on {len(parts.test)} rows")
     with _step(args.family, "to predict the test rows"):
-        evaluation = evaluate(trained, baseline, parts.test)
+        evaluation = evaluate(trained, baseline, parts.test, working)
     print(report.metrics_table(evaluation), flush=True)
 
     _say("Exporting and comparing")
@@ -141,8 +139,8 @@ def _files(
     facts: dict[str, Any],
 ) -> dict[str, bytes]:
     train, test = parts.train, parts.test
-    drift: dict[str, NDArray[np.floating[Any]]] = dict(zip(family.CONTRACT.names, train.X.T, strict=True))
-    drift[family.CONTRACT.output.name] = trained.predict(test.X)
+    columns = (*family.CONTRACT.names, family.CONTRACT.output.name)
+    reference = calibrate(columns, Samples(train.X, test.X, trained.predict(test.X), test.time), facts["seed"])
     card = report.model_card(
         name=family.NAME,
         family=family_name,
@@ -155,7 +153,7 @@ def _files(
     return {
         MODEL_FILE: model,
         "contract.json": family.CONTRACT.to_json(),
-        "reference.json": report.to_json(reference(drift)),
+        "reference.json": reference.to_json(),
         "evaluation.json": report.to_json({**evaluation.to_dict(), "exported": dataclasses.asdict(measured)}),
         "samples.json": report.to_json(samples(test, trained)),
         "MODEL_CARD.md": card.encode(),

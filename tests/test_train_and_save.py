@@ -49,12 +49,14 @@ def saves_nothing(home: Path):  # type: ignore[no-untyped-def]
 def test_the_saved_version_holds_everything_that_design_asks_for(home: Path) -> None:
     stored = store.find("fraud:latest")
     evaluation = json.loads(stored.read("evaluation.json"))
-    assert {"model", "baseline", "slices", "calibration", "exported"} == set(evaluation)
+    learnt = {"threshold", "calibration_map"}
+    assert {"model", "baseline", "slices", "calibration", "exported"} | learnt == set(evaluation)
     for metric in ("auc_roc", "average_precision", "card_precision_at_100", "brier_score", "calibration_error"):
         assert 0 <= evaluation["model"][metric] <= 1
     assert {"amount over 220", "night", "weekend"} <= set(evaluation["slices"])
     reference = json.loads(stored.read("reference.json"))
-    assert set(reference) == {*transactions.CONTRACT.names, "fraud_probability"}
+    assert [column["name"] for column in reference["columns"]] == [*transactions.CONTRACT.names, "fraud_probability"]
+    assert reference["rate"] == 0.01
     card = stored.read("MODEL_CARD.md").decode()
     for part in ("# Model card: fraud", "baseline (logistic regression)", "TERMINAL_ID_RISK_30DAY_WINDOW", "seed"):
         assert part in card

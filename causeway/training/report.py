@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 
 from causeway.contract import Contract
-from causeway.training.evaluation import Evaluation, Quality
+from causeway.quality.measures import Quality
+from causeway.training.evaluation import Evaluation
 from causeway.training.gate import Measured
 
-_COLUMNS = ("rows", "positives", "AUC ROC", "AP", "card P@100", "Brier", "ECE", "log loss")
+_COLUMNS = ("rows", "positives", "AUC ROC", "AP", "precision", "recall", "card P@100", "Brier", "ECE", "log loss")
 
 
 def metrics_table(evaluation: Evaluation) -> str:
@@ -63,9 +64,17 @@ A value outside minimum and maximum is refused.
 
 {metrics_table(evaluation)}
 
-AP is average precision; card P@100 the precision of the 100 highest-scored cards a day; ECE the expected calibration
-error. The exported model differs from the trained one by at most {measured.parity:.2g}, takes
+AP is average precision{_interval(evaluation.model, "average_precision")}; precision and recall are those at the working
+threshold; card P@100 is the precision of the 100 highest-scored cards a day; ECE the expected calibration error. The
+exported model differs from the trained one by at most {measured.parity:.2g}, takes
 {measured.latency_ms * 1000:.0f} us for one row here (one thread), and has {measured.model_bytes} bytes.
+
+## Working threshold
+
+A row with a score of {evaluation.working.threshold:.4g} or more counts as positive: the threshold with the largest F1
+for the training rows, each scored by a model that was fitted without it. On the held-out rows precision is
+{_share(evaluation.model, "precision")}, recall {_share(evaluation.model, "recall")}. Whoever knows what a false alarm
+costs, and a missed positive, knows a better one.
 
 ## Calibration
 
@@ -87,12 +96,27 @@ def _cells(quality: Quality) -> tuple[str, ...]:
     figures = (
         quality.auc_roc,
         quality.average_precision,
+        quality.precision,
+        quality.recall,
         quality.card_precision_at_100,
         quality.brier_score,
         quality.calibration_error,
         quality.log_loss,
     )
     return (str(quality.rows), str(quality.positives), *("-" if f is None else f"{f:.4f}" for f in figures))
+
+
+def _share(quality: Quality, name: str) -> str:
+    figure = getattr(quality, name)
+    return "undefined" if figure is None else f"{figure:.4f}{_interval(quality, name)}"
+
+
+def _interval(quality: Quality, name: str) -> str:
+    """The figure's interval in words for after it; nothing where it has none."""
+    if name not in quality.intervals:
+        return ""
+    low, high = quality.intervals[name]
+    return f" (95 % interval {low:.4f} to {high:.4f})"
 
 
 def _value(value: Any) -> str:

@@ -2,19 +2,14 @@
 
 import dataclasses
 
+import msgspec
 import numpy as np
-import pytest
 
 from causeway.contract import Contract, Feature, Output
+from causeway.quality.estimate import CalibrationMap
+from causeway.quality.working import Working
 from causeway.training.dataset import Dataset
-from causeway.training.evaluation import (
-    calibration_error,
-    card_precision,
-    evaluate,
-    quality,
-    reliability,
-    train_baseline,
-)
+from causeway.training.evaluation import evaluate, quality, train_baseline
 
 CONTRACT = Contract((Feature("x"),), Output("p"))
 
@@ -45,46 +40,28 @@ def test_metrics_that_are_undefined_are_none() -> None:
     assert quality(dataset([]), np.array([])) == type(result)(0, 0, None, None, None, None, None)
 
 
-def test_card_precision_looks_at_the_best_cards_of_each_day_once_they_are_found() -> None:
-    # Day 0: cards 1 (fraud, 0.9) and 2 (0.8) are the two best. Day 1: card 1 is known, so 3 (0.7, fraud) and 2 follow.
-    data = dataset([1, 0, 0, 1, 1, 0, 0], days=[0, 0, 0, 1, 1, 1, 1], entity=[1, 2, 3, 1, 3, 2, 4])
-    scores = np.array([0.9, 0.8, 0.1, 0.9, 0.7, 0.6, 0.5])
-    assert card_precision(data, scores, 2) == pytest.approx((1 / 2 + 1 / 2) / 2)
-
-
-def test_a_card_counts_with_its_highest_score_of_the_day() -> None:
-    data = dataset([0, 1, 0], days=[0, 0, 0], entity=[1, 1, 2])
-    assert card_precision(data, np.array([0.1, 0.9, 0.5]), 1) == 1.0
-    assert card_precision(data, np.array([0.1, 0.4, 0.5]), 1) == 0.0
-
-
-def test_calibration_error_is_the_mean_distance_of_predicted_and_observed() -> None:
-    y = np.array([0, 1] * 100, dtype=np.int8)
-    assert calibration_error(y, np.full(200, 0.5)) == pytest.approx(0.0)
-    assert calibration_error(y, np.full(200, 0.8)) == pytest.approx(0.3)
-
-
-def test_equal_scores_share_a_bin_whatever_the_order_of_the_rows() -> None:
-    y = np.repeat(np.array([0, 1], dtype=np.int8), 100)
-    assert calibration_error(y, np.full(200, 0.5)) == pytest.approx(0.0)
-
-
-def test_the_reliability_diagram_covers_every_row() -> None:
-    scores = np.random.default_rng(0).random(1003)
-    y = (np.random.default_rng(1).random(1003) < scores).astype(np.int8)
-    bins = reliability(y, scores)
-    assert sum(each["rows"] for each in bins) == 1003
-    assert [each["predicted"] for each in bins] == sorted(each["predicted"] for each in bins)
-    assert calibration_error(y, scores) < 0.08
-
-
 def test_slices_are_evaluated_on_their_own_rows() -> None:
     rng = np.random.default_rng(0)
     data = dataset((rng.random(400) < np.linspace(0, 1, 400)).astype(int).tolist())
     data = data.with_slices({"low": data.X[:, 0] < 200, "none": np.zeros(400, dtype=bool)})
     baseline = train_baseline(data)
-    result = evaluate(baseline, baseline, data)
+    result = evaluate(baseline, baseline, data, Working(0.4))
     assert result.model == result.baseline
     low = dataclasses.replace(data.take(data.slices["low"]), slices={})
-    assert result.slices["low"] == quality(low, baseline.predict(low.X))
+    assert result.slices["low"] == quality(low, baseline.predict(low.X), 0.4)
     assert result.slices["none"].rows == 0
+
+
+def test_cards_are_looked_at_by_the_day_where_the_data_knows_both() -> None:
+    scores = np.array([0.9, 0.1, 0.8])
+    assert quality(dataset([1, 0, 1], days=[0, 0, 1], entity=[1, 2, 3]), scores).card_precision_at_100 == 0.01
+    assert quality(dataset([1, 0, 1], days=[0, 0, 1]), scores).card_precision_at_100 is None
+    assert quality(dataset([1, 0, 1], entity=[1, 2, 3]), scores).card_precision_at_100 is None
+
+
+def test_production_reads_back_what_training_left() -> None:
+    data = dataset([0, 1] * 50)
+    baseline, working = train_baseline(data), Working(0.3, CalibrationMap([0.0, 1.0], [[0.1, 0.9]], 0.2))
+    result = evaluate(baseline, baseline, data, working)
+    assert Working.from_json(msgspec.json.encode(result.to_dict())) == working
+    assert result.model.recall == quality(data, baseline.predict(data.X), 0.3).recall
