@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import getpass
-import math
+import importlib
 import os
-import re
 import signal
 import socket
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from http.client import HTTPException
 from itertools import pairwise
 from pathlib import Path
@@ -26,13 +26,13 @@ from typing import Any, TypeVar
 
 import click
 import msgspec
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 
-from causeway import errors, figures, state
+from causeway import console, errors, figures, state
+from causeway.console import Duration, Number, as_json, print_json
 from causeway.judge import Limits
 from causeway.operations import By, Done, Listed, Operations, described
 from causeway.rollout import Plan, Progress, Rollout, Verdict
@@ -44,27 +44,11 @@ Read = TypeVar("Read")
 
 DEFAULT_URL = "http://127.0.0.1:3000"
 WENT_BACK = 3
-LONGEST_S = 100 * 86_400.0
 
 NUMBERS = {"revision", "share", "age", "AP", "MB", "answered", "champion", "canary", "allowed"}
 """Columns of tables."""
 
-
-class Duration(click.ParamType[float]):
-    """Seconds, as `90`, `90s`, `15m` or `2h`."""
-
-    name = "duration"
-    _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}  # noqa: RUF012 - a table
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The seconds."""
-        if isinstance(value, float):
-            return value
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
-        seconds = float(found[1]) * self._UNITS[found[2]] if found else 0.0
-        if not 0 < seconds <= LONGEST_S:
-            self.fail(f"{value!r} is no duration of at most 100 days; write 90s, 15m or 2h", param, ctx)
-        return seconds
+table = partial(console.table, numbers=NUMBERS)
 
 
 class Steps(click.ParamType[tuple[float, ...]]):
@@ -82,19 +66,22 @@ class Steps(click.ParamType[tuple[float, ...]]):
         return steps
 
 
-class Number(click.FloatRange):
-    """A number in a range: not NaN, with which every comparison would come out well."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The number."""
-        number: float = super().convert(value, param, ctx)
-        if math.isnan(number):
-            self.fail(f"{value!r} is no number", param, ctx)
-        return number
-
-
 class Commands(click.Group):
     """Commands whose refusals are one sentence, and exit code 1."""
+
+    LATE = ("drift", "experiment", "log", "quality")
+    """Those in `causeway.commands`, which are imported when asked for: a rollback has no use for SQLAlchemy."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands."""
+        return sorted([*super().list_commands(ctx), *self.LATE])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name."""
+        if cmd_name in self.LATE:
+            command: click.Command = getattr(importlib.import_module(f"causeway.commands.{cmd_name}"), cmd_name)
+            return command
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command."""
@@ -110,16 +97,15 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.pass_context
 def main(ctx: click.Context) -> None:
-    """Which model versions answer, and changing that without a restart.
+    """Which model versions answer, changing that without a restart, and how they do.
 
-    Works on the state file and the model store of this machine: CAUSEWAY_MODEL, CAUSEWAY_STATE_FILE and BENTOML_HOME
-    mean what they mean to the service.
+    Works on the state file, the model store and the prediction log of this machine: CAUSEWAY_MODEL,
+    CAUSEWAY_STATE_FILE, CAUSEWAY_DATABASE_URL and BENTOML_HOME mean what they mean to the service.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     ctx.obj = Operations(Settings.from_env())
 
 
-as_json = click.option("--json", "is_json", is_flag=True, help="For programs.")
 url = click.option(
     "--url", envvar="CAUSEWAY_URL", default=DEFAULT_URL, show_default=True, help="The service, for its /metrics."
 )
@@ -229,33 +215,33 @@ def stop(operations: Operations, role: Role, by: By) -> Done:
 def status(operations: Operations, is_json: bool) -> None:
     """What is deployed, and how far every worker is."""
     found = operations.status()
-    if is_json:
-        _print_json(described(found))
-        return
     told = described(found)
+    if is_json:
+        print_json(told)
+        return
     source = {
         "file": found.path,
         "workers": "what the workers serve",
         "history": "the audit log",
         "settings": "the settings; there is no state file",
     }
-    console = _console()
-    console.print(f"Revision {told['revision']}, by {source[found.source]}")
+    terminal = console.console()
+    terminal.print(f"Revision {told['revision']}, by {source[found.source]}")
     if found.problem:
-        console.print(f"{found.path} makes no sense: {found.problem}", style="red")
-    roles = _table("role", "version", "share", "until")
+        terminal.print(f"{found.path} makes no sense: {found.problem}", style="red")
+    roles = table("role", "version", "share", "until")
     for role, given in told["roles"].items():
         share = "" if given.get("share") is None else f"{given['share']:g} %"
         roles.add_row(role, given["tag"], share, given.get("until", ""))
-    console.print(roles)
+    terminal.print(roles)
     if told["previous"]:
-        console.print(f"A rollback goes back to {told['previous'][-1]}")
-    workers = _table("worker", "serves", "revision", "", "problem")
+        terminal.print(f"A rollback goes back to {told['previous'][-1]}")
+    workers = table("worker", "serves", "revision", "", "problem")
     for worker in told["workers"]:
         is_current = "current" if worker["is_current"] else "behind"
         champion, revision = worker["champion"] or "none", str(worker["revision"])
         workers.add_row(str(worker["pid"]), champion, revision, is_current, worker["problem"] or "")
-    console.print(workers if told["workers"] else _nobody(found.path))
+    terminal.print(workers if told["workers"] else _nobody(found.path))
 
 
 @main.command()
@@ -276,12 +262,12 @@ def versions(operations: Operations, is_json: bool, url: str) -> None:
         for version in operations.versions()
     ]
     if is_json:
-        _print_json(listed)
+        print_json(listed)
         return
-    table = _table("version", "role", "share", "age", "AP", "MB", "answered")
+    shown = table("version", "role", "share", "age", "AP", "MB", "answered")
     for version in listed:
-        table.add_row(*_cells(version))
-    _console().print(table)
+        shown.add_row(*_cells(version))
+    console.console().print(shown)
 
 
 @main.command()
@@ -292,17 +278,17 @@ def history(operations: Operations, is_json: bool, last: int | None) -> None:
     """Who changed what, when, and why."""
     changes = operations.history()[-last:] if last else operations.history()
     if is_json:
-        _print_json(changes)
+        print_json(changes)
         return
     if not changes:
         click.echo("Nothing was changed yet.")
         return
-    table = _table("revision", "when", "who", "what", "from", "to", "why")
+    shown = table("revision", "when", "who", "what", "from", "to", "why")
     for made in changes:
         before, after = _differing(made)
         when = made.time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        table.add_row(str(made.revision), when, made.who, made.action, before, after, made.why)
-    _console().print(table)
+        shown.add_row(str(made.revision), when, made.who, made.action, before, after, made.why)
+    console.console().print(shown)
 
 
 def _limit(name: str, default: float, text: str) -> Callable[[Any], Any]:
@@ -352,7 +338,7 @@ def rollout(
         if is_json:
             verdict = walk.run()
         elif sys.stdout.isatty():
-            with Live(console=_console(), refresh_per_second=4) as live:
+            with Live(console=console.console(), refresh_per_second=4) as live:
                 verdict = walk.run(lambda progress: live.update(_progress(progress, plan)))
         else:
             verdict = walk.run(lambda progress: click.echo(_line(progress, plan)))
@@ -362,7 +348,7 @@ def rollout(
         verdict = Verdict(False, "it was interrupted")
     if is_json:
         walked = [dataclasses.asdict(step) for step in verdict.steps]
-        _print_json({"promoted": verdict.is_promoted, "reason": verdict.reason, "steps": walked})
+        print_json({"promoted": verdict.is_promoted, "reason": verdict.reason, "steps": walked})
     else:
         click.echo(f"Promoted: {verdict.reason}." if verdict.is_promoted else f"Went back: {verdict.reason}.")
     sys.exit(0 if verdict.is_promoted else WENT_BACK)
@@ -389,7 +375,7 @@ def _nobody(path: str) -> str:
 
 def _say(done: Done, is_json: bool) -> None:
     if is_json:
-        _print_json(
+        print_json(
             {"revision": done.change.revision, "action": done.change.action, "workers": done.workers}
             | {"seconds": round(done.seconds, 3), "roles": msgspec.to_builtins(done.change.after.roles)}
             | ({} if done.unserved is None else {"unserved": done.unserved})
@@ -419,7 +405,7 @@ def _head(progress: Progress, plan: Plan) -> str:
 
 
 def _progress(progress: Progress, plan: Plan) -> Group:
-    compared = _table("", "champion", "canary", "allowed")
+    compared = table("", "champion", "canary", "allowed")
     for comparison in progress.compared:
         values = (f"{value:.4g}" for value in (comparison.champion, comparison.canary, comparison.limit))
         compared.add_row(comparison.name, *values, style="red" if comparison.is_worse else None)
@@ -453,19 +439,3 @@ def _differing(change: Change) -> tuple[str, str]:
     roles = [role for role in ROLES if before.get(role) != after.get(role)]
     one, other = ("\n".join(f"{role} {states.get(role, '-')}" for role in roles) for states in (before, after))
     return one, other
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold", justify="right" if column in NUMBERS else "left")
-    return table
-
-
-def _console() -> Console:
-    """Piped, lines are as long as they are; what users wrote is no markup."""
-    return Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False)
-
-
-def _print_json(value: Sequence[Any] | dict[str, Any]) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
