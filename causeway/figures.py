@@ -23,7 +23,7 @@ class Figures:
     by_status: Mapping[int, float] = field(default_factory=dict)
     """Requests by HTTP status."""
     latencies: Counts = field(default_factory=lambda: np.zeros(len(VARIANT_BUCKETS_S) + 1))
-    """(44 + 1,): answers by `VARIANT_BUCKETS_S`, each up to its bound; the last is without one."""
+    """(n + 1,): answers by the n `VARIANT_BUCKETS_S`, each up to its bound; the last is without one."""
     scores: Counts = field(default_factory=lambda: np.zeros(len(SCORE_BUCKETS) + 1))
     """(17 + 1,): predictions by `SCORE_BUCKETS`."""
     not_finite: float = 0.0

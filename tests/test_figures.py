@@ -11,7 +11,7 @@ from functools import cache
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
@@ -24,6 +24,9 @@ from tests import tiny
 
 Answer = tuple[str, str, int, float]
 """Role, version, status, seconds."""
+
+few = settings(deadline=None, max_examples=30)
+"""Each example makes the whole text of /metrics, and reads it."""
 
 seconds = st.sampled_from(VARIANT_BUCKETS_S) | st.floats(1e-6, 60)
 answers = st.lists(
@@ -71,6 +74,7 @@ def assert_equal(one: Figures, other: Figures) -> None:
     assert one.not_finite == other.not_finite
 
 
+@few
 @given(answers)
 def test_each_version_has_the_answers_that_it_gave_in_all_its_roles(noted: list[Answer]) -> None:
     statuses, took = defaultdict(Counter), defaultdict(list)
@@ -86,6 +90,7 @@ def test_each_version_has_the_answers_that_it_gave_in_all_its_roles(noted: list[
         assert figures.refusals == statuses[tag][503]
 
 
+@few
 @given(answers, answers)
 def test_since_a_look_is_what_was_noted_after_it(before: list[Answer], after: list[Answer]) -> None:
     metrics, nothing = Metrics(CollectorRegistry()), Figures()
@@ -102,6 +107,7 @@ def test_counters_that_began_again_are_negative_also_where_a_status_is_not_there
     assert Figures({200: 1.0}).since(Figures({200: 5.0, 503: 2.0})).by_status == {200: -4.0, 503: -2.0}
 
 
+@few
 @given(st.lists(st.floats(0, 1, width=32) | st.sampled_from([math.nan, math.inf, -math.inf]), min_size=1))
 def test_the_scores_of_a_version_are_read_with_those_that_are_no_numbers(scores: list[float]) -> None:
     metrics = Metrics(CollectorRegistry())

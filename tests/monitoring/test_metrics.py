@@ -1,11 +1,13 @@
 """What is counted, and that nobody can make the number of series grow."""
 
+import http.client
 import math
 import sys
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
 from causeway.contract import Contract, Output
-from causeway.monitoring.metrics import LATENCY_BUCKETS_S, SCORE_BUCKETS, Metrics, Observations
+from causeway.monitoring.metrics import LATENCY_BUCKETS_S, SCORE_BUCKETS, Metrics, Observations, Silent
 from causeway.version import ModelVersion
 from tests import tiny
 from tests.conftest import PATIENCE_S, Server, serving, wait_until
@@ -44,7 +46,7 @@ def test_each_answer_is_counted_by_endpoint_and_status() -> None:
     metrics = Metrics(registry)
     for code, seconds in ((200, 0.001), (200, 0.003), (400, 0.2)):
         metrics.answered("/predict", code, seconds)
-    assert registry.get_sample_value("causeway_requests_total", {"endpoint": "/predict", "status": "200"}) is None
+    assert registry.get_sample_value("causeway_requests_total", {"endpoint": "/predict", "status": "200"}) == 0
     metrics.flush()
     assert registry.get_sample_value("causeway_requests_total", {"endpoint": "/predict", "status": "200"}) == 2
     assert registry.get_sample_value("causeway_requests_total", {"endpoint": "/predict", "status": "400"}) == 1
@@ -104,6 +106,126 @@ def series(registry: CollectorRegistry, name: str) -> dict[tuple[str, ...], floa
         for sample in metric.samples
         if sample.name == name
     }
+
+
+def test_where_the_time_of_answers_went_and_how_large_batches_were_is_counted() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    for phases in ((0.001, 0.002, 0.003, 0.004), None, (0.25, 0.5, 0.125, 1.0)):
+        metrics.answered("/predict", 200, 2.0, ("champion", "fraud:a"), phases)
+    for n_rows in (1, 16, 17):
+        metrics.batch(n_rows, "full")
+    for _ in range(2):
+        metrics.flush()
+        assert series(registry, "causeway_phase_seconds_sum") == {
+            ("decode",): 0.251,
+            ("queue",): 0.502,
+            ("compute",): 0.128,
+            ("encode",): 1.004,
+        }
+        assert set(series(registry, "causeway_phase_seconds_count").values()) == {2}
+        buckets = series(registry, "causeway_batch_rows_bucket")
+        assert [buckets[bound,] for bound in ("1.0", "8.0", "16.0", "32.0", "16384.0")] == [1, 1, 2, 3, 3]
+
+
+def test_what_is_refused_left_out_and_fed_back_is_counted_from_0_on() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    assert set(series(registry, "causeway_feedback_total").values()) == {0}
+    assert set(series(registry, "causeway_prediction_log_left_out_total").values()) == {0}
+    assert series(registry, "causeway_refused_values_total") == {}
+    for reason in ("missing", "missing", "out_of_range"):
+        metrics.refused_value("TX_AMOUNT", reason)
+    metrics.feedback("stored", 3)
+    metrics.left_out("backlog", 7)
+    metrics.flush()
+    assert series(registry, "causeway_feedback_total")["stored",] == 3
+    assert series(registry, "causeway_prediction_log_left_out_total")["backlog",] == 7
+    assert series(registry, "causeway_refused_values_total") == {
+        ("TX_AMOUNT", "missing"): 2,
+        ("TX_AMOUNT", "out_of_range"): 1,
+    }
+
+
+def test_what_is_under_way_is_asked_for_whenever_it_is_flushed() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    under_way = [(3, 40), (0, 0)]
+    metrics.watch(in_flight=lambda: under_way[0][0], queued_rows=lambda: under_way[0][1])
+    for in_flight, queued_rows in ((3, 40), (0, 0)):
+        metrics.flush()
+        assert registry.get_sample_value("causeway_requests_in_flight") == in_flight
+        assert registry.get_sample_value("causeway_queued_rows") == queued_rows
+        del under_way[0]
+
+
+def test_how_the_process_fares_is_shown() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.lagged(0.25)
+    metrics.collected(2, 0.5)
+    metrics.gpu(1, 0.75, 2**30, 2**34)
+    metrics.flush()
+    assert series(registry, "causeway_event_loop_lag_seconds_sum") == {(): 0.25}
+    assert series(registry, "causeway_gc_pause_seconds_sum") == {("0",): 0, ("1",): 0, ("2",): 0.5}
+    assert series(registry, "causeway_gpu_utilization_ratio") == {("1",): 0.75}
+    assert series(registry, "causeway_gpu_memory_used_bytes") == {("1",): 2**30}
+    assert series(registry, "causeway_gpu_memory_bytes") == {("1",): 2**34}
+    assert series(registry, "causeway_process_cpu_seconds_total")["worker",] > 0
+
+
+def test_a_silent_one_notes_nothing_about_requests_and_shows_what_is_deployed(version: ModelVersion) -> None:
+    registry = CollectorRegistry()
+    metrics = Silent(registry)
+    before = generate_latest(registry)
+    metrics.watch(in_flight=lambda: 1, queued_rows=lambda: 1)
+    metrics.answered("/predict", 200, 0.1, ("champion", "fraud:a"), (0.1, 0.1, 0.1, 0.1))
+    metrics.refused("overloaded")
+    metrics.batch(1, "idle")
+    metrics.scored(version, np.zeros((1, 1), np.float32))
+    metrics.looked_up("hit")
+    metrics.flush()
+    assert generate_latest(registry) == before
+    metrics.deployed(7, {("champion", "fraud:a"): 100}, is_followed=True, created={"fraud:a": 1e9})
+    assert series(registry, "causeway_state_revision") == {(): 7}
+    assert series(registry, "causeway_model_created_timestamp_seconds") == {("fraud:a",): 1e9}
+
+
+def histogram_quantile(q: float, registry: CollectorRegistry) -> float:
+    """What PromQL makes of the answers' latency: linear between the bounds of the bucket that the rank lies in."""
+    buckets = series(registry, "causeway_variant_duration_seconds_bucket")
+    bounds, counts = zip(*sorted((float(labels[0]), n) for labels, n in buckets.items()), strict=True)
+    rank = q * counts[-1]
+    place = next(i for i, n in enumerate(counts) if n >= rank)
+    low, before = (bounds[place - 1], counts[place - 1]) if place else (0.0, 0.0)
+    return low + (bounds[place] - low) * (rank - before) / (counts[place] - before)
+
+
+def assert_quantiles(seconds: Sequence[float]) -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    for took_s in seconds:
+        metrics.answered("/predict", 200, took_s, ("champion", "fraud:a"))
+    metrics.flush()
+    for q in (0.5, 0.95, 0.99):
+        exact = np.quantile(seconds, q, method="inverted_cdf")
+        assert histogram_quantile(q, registry) == pytest.approx(exact, rel=0.05)
+
+
+@pytest.mark.parametrize("n", [10, 1_000, 100_000])
+@pytest.mark.parametrize("median_s", [0.001, 0.01, 0.1])
+def test_latencies_are_known_within_5_percent_in_shapes_as_they_come(n: int, median_s: float) -> None:
+    rng = np.random.default_rng(n)
+    lognormal = median_s * rng.lognormal(0, 0.4, n)
+    bimodal = np.where(rng.random(n) < 0.96, lognormal, 8 * median_s * rng.lognormal(0, 0.1, n))
+    for seconds in (lognormal, bimodal):
+        assert_quantiles(seconds.tolist())
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0.0002, 1.95), min_size=1, max_size=200))
+def test_latencies_from_200_us_to_2_s_are_known_within_5_percent_however_they_fall(seconds: list[float]) -> None:
+    assert_quantiles(seconds)
 
 
 def test_requests_of_variants_are_counted_by_version_and_timed_where_they_were_answered() -> None:
@@ -267,10 +389,15 @@ def test_a_served_process_tells_the_truth_merged_over_its_workers(watched: Serve
 def test_unknown_urls_add_no_series(watched: Server) -> None:
     assert status(f"{watched.url}/unknown") == 404
     counted(watched, {}, {REQUESTS % ("other", 404): 1})
+    wait_until(lambda: "causeway_prediction_log_backlog_bytes" in scraped(watched), "a keeper that works")
     before = scraped(watched)
-    for number in range(500):
-        assert status(f"{watched.url}/unknown/{number}?{number}") == 404
-    counted(watched, before, {REQUESTS % ("other", 404): 500})
+    connection = http.client.HTTPConnection(urllib.parse.urlsplit(watched.url).netloc)
+    for number in range(10_000):
+        connection.request("GET", f"/unknown/{number}?{number}")
+        with connection.getresponse() as response:
+            assert (response.status, response.read()[:9]) == (404, b'{"error":')
+    connection.close()
+    counted(watched, before, {REQUESTS % ("other", 404): 10_000})
     assert set(scraped(watched)) == set(before)
 
 

@@ -1,0 +1,288 @@
+"""The keeper: one process a server that brings predictions from the spool to the database, and watches the models.
+
+`python -m causeway.monitoring.keeper --folder FOLDER` runs until its standard input ends (`keeper_process`), giving
+way to everything else on the machine. What cannot be written waits in the spool. Where the keeper alone cannot keep up,
+predictions are sampled (`sampling`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import select
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from prometheus_client import REGISTRY
+from sqlalchemy import Engine
+from sqlalchemy.exc import DataError, SQLAlchemyError
+
+from causeway import logs
+from causeway.errors import DatabaseUnusable
+from causeway.monitoring import keeper_process, place, prediction_writer, retention, sampling
+from causeway.monitoring.backlog import Backlog, Taken
+from causeway.monitoring.database import connect
+from causeway.monitoring.drift_watch import DriftWatch
+from causeway.monitoring.model_metrics import ModelMetrics
+from causeway.monitoring.quality_watch import QualityWatch
+from causeway.monitoring.references import References
+from causeway.settings import Settings
+
+NICE = 19
+
+PACE_S = 0.5
+"""How often the spool is looked at, while there is not more in it than one transaction takes."""
+
+ROWS = (64, 4096)
+"""Rows in a transaction, about: at least and at most."""
+
+ROUND_S = 1.0
+"""How long one may take: with SQLite, labels wait for it, and a keeper that falls behind has to notice."""
+
+BACK_OFF_S = (0.25, 5.0)
+"""How long the database is left alone after it failed, the first time and at most."""
+
+CHORES_S = 60.0
+"""How often old predictions are deleted, and the quality is looked at."""
+
+CHORES_SHARE = 0.05
+"""Of the time, what that takes at most: otherwise it is done less often."""
+
+OVERDUE_S = 600.0
+"""How long it is put off while there is more to write."""
+
+ADOPT_S = 10.0
+"""How often the spools of servers that are no more are looked for."""
+
+DRAIN_S = 2.0
+"""How long the keeper goes on once it is to end."""
+
+
+class Keeper:
+    """Of the server whose spool is `folder`."""
+
+    def __init__(self, folder: Path, settings: Settings, metrics: ModelMetrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._url = place.at(settings, folder.parent).database_url
+        self._engine: Engine | None = None
+        self._own = Backlog(folder)
+        self._adopted: list[Adopted] = []
+        self._sampling = sampling.Sampling(time.monotonic())
+        self._drift = DriftWatch(References(), metrics, n_rows=settings.drift_rows, seconds=settings.drift_s)
+        self._quality = QualityWatch(metrics)
+        self._rng = random.Random()  # noqa: S311 - a sample, not a secret
+        self._limit = ROWS[0]
+        self._over: list[str] = []
+        self._failures = 0
+        self._chores_at = self._adopts_at = 0.0
+
+    def run(self, is_ending: Callable[[float], bool]) -> None:
+        """Works until `is_ending` of the seconds to wait says so; then for `DRAIN_S`, if there is so much to do."""
+        sampling.tell(self._own.folder, self._sampling.factor)
+        pause = 0.0
+        while not is_ending(pause):
+            pause = self.round()
+        ends = time.monotonic() + DRAIN_S
+        while time.monotonic() < ends and self.round() == 0:
+            pass
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the files and the database."""
+        for backlog in self._backlogs:
+            backlog.close()
+        self._disconnect()
+
+    def round(self) -> float:
+        """Writes what one transaction takes; returns the seconds until the next, 0 where more is waiting."""
+        try:
+            pause = self._work()
+        except (SQLAlchemyError, DatabaseUnusable, OSError) as exc:
+            pause = self._failed(exc)
+        else:
+            self._worked()
+        self._metrics.backlog(self._own.n_bytes)
+        self._metrics.flush()
+        return pause
+
+    def _work(self) -> float:
+        if self._engine is None:
+            self._engine = connect(self._url)
+        is_more = self._take(self._engine, self._own, self._limit)
+        if not is_more:
+            self._adopt()
+            for adopted in list(self._adopted):
+                is_more |= self._finish(self._engine, adopted)
+        if not is_more or time.monotonic() > self._chores_at + OVERDUE_S:
+            self._chores(self._engine)
+        return 0.0 if is_more else PACE_S
+
+    def _take(self, engine: Engine, backlog: Backlog, limit: int) -> bool:
+        """Writes what one transaction takes of a backlog; whether there may be more."""
+        is_own = backlog is self._own
+        started = time.monotonic()
+        unknown = backlog.look()
+        if unknown:
+            with engine.connect() as connection:
+                backlog.learn(prediction_writer.positions(connection, unknown))
+        taken = backlog.take(limit, self._sampling.factor if is_own else 1, self._rng)
+        if is_own:
+            self._sample(time.time() - taken.oldest if taken.ends else 0.0)
+        if taken.ends:
+            self._write(engine, backlog, taken)
+            self._adapt(taken.weight, time.monotonic() - started)
+        self._over += backlog.advance(taken.ends)
+        return not taken.is_all
+
+    def _write(self, engine: Engine, backlog: Backlog, taken: Taken) -> None:
+        """Commits what was taken, as a whole."""
+        try:
+            self._commit(engine, backlog, taken)
+        except DataError as exc:  # the database will never take it: it must not stay before all that comes after
+            logs.get().error("predictions_refused", rows=taken.n_rows, reason=_reason(exc))
+            taken.unreadable += taken.n_rows
+            taken.predictions, taken.n_rows = [], 0
+            self._commit(engine, backlog, taken)
+        self._metrics.written(taken.n_rows)
+        for reason, n_rows in (("sampled", taken.sampled), ("unreadable", taken.unreadable)):
+            if n_rows:
+                self._metrics.left_out(reason, n_rows)
+
+    def _commit(self, engine: Engine, backlog: Backlog, taken: Taken) -> None:
+        now = time.time()
+        rows = prediction_writer.rows(taken.predictions)
+        windows = self._drift.counted(backlog.folder.name, taken.predictions, taken.refused, now)
+        with engine.begin() as connection:
+            prediction_writer.move(connection, backlog.positions(), taken.ends)
+            prediction_writer.forget(connection, self._over)
+            prediction_writer.write(connection, rows)
+            windows = self._drift.store(connection, windows)
+        self._over = []
+        self._drift.accept(windows, now)
+
+    def _adapt(self, n_rows: int, took_s: float) -> None:
+        """Makes transactions as large as they may be by how long the last took; twice as large as that at most."""
+        least, most = ROWS
+        self._limit = int(min(max(n_rows * ROUND_S / took_s, least), 2 * max(n_rows, least), most))
+
+    def _sample(self, age_s: float) -> None:
+        before = self._sampling.factor
+        self._sampling.observe(age_s, self._own.n_bytes, time.monotonic())
+        if self._sampling.factor != before:
+            sampling.tell(self._own.folder, self._sampling.factor)
+            logs.get().info("prediction_log_sampled", one_of=self._sampling.factor, age_s=round(age_s, 1))
+
+    def _adopt(self) -> None:
+        """Takes over the spools beside this server's that have no keeper."""
+        if time.monotonic() < self._adopts_at:
+            return
+        self._adopts_at = time.monotonic() + ADOPT_S
+        known = {adopted.backlog.folder for adopted in self._adopted} | {self._own.folder}
+        for folder in self._own.folder.parent.iterdir():
+            with suppress(OSError):  # somebody else's
+                lock = keeper_process.take(folder) if folder.is_dir() and folder not in known else None
+                if lock is not None:
+                    self._adopted.append(Adopted(Backlog(folder), lock))
+
+    def _finish(self, engine: Engine, adopted: Adopted) -> bool:
+        """Works on the spool of another server, and lets go of it once nothing is left; whether there may be more."""
+        is_more = self._take(engine, adopted.backlog, self._limit)
+        if not is_more:
+            self._adopted.remove(adopted)
+            adopted.leave()
+        return is_more
+
+    def _chores(self, engine: Engine) -> None:
+        started = time.monotonic()
+        if started < self._chores_at:
+            return
+        gone = retention.prune(
+            engine, keep_days=self._settings.keep_days, keep_bytes=self._settings.keep_bytes, now=time.time()
+        )
+        if gone:
+            logs.get().info("predictions_forgotten", requests=gone)
+        with engine.connect() as connection:
+            self._quality.show(connection, time.time())
+        ended = time.monotonic()
+        self._chores_at = ended + max(CHORES_S, (ended - started) / CHORES_SHARE)
+
+    def _failed(self, exc: Exception) -> float:
+        """Notes that the database failed, and returns how long it is left alone."""
+        if not self._failures:
+            logs.get().error("database_failed", reason=_reason(exc))
+        self._failures += 1
+        self._metrics.database_failed()
+        self._sampling.interrupted(time.monotonic())
+        self._disconnect()  # a SQLite file may be another one by now
+        for backlog in self._backlogs:
+            backlog.forget()  # nobody knows whether the commit came through
+        first, most = BACK_OFF_S
+        return min(first * 2.0 ** (self._failures - 1), most)
+
+    @property
+    def _backlogs(self) -> list[Backlog]:
+        return [self._own, *(adopted.backlog for adopted in self._adopted)]
+
+    def _disconnect(self) -> None:
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    def _worked(self) -> None:
+        if self._failures:
+            logs.get().info("database_back", failures=self._failures)
+            self._failures = 0
+
+
+class Adopted:
+    """The spool of a server that has no keeper, and the lock that makes this one its keeper."""
+
+    def __init__(self, backlog: Backlog, lock: int) -> None:
+        self.backlog = backlog
+        self._lock = lock
+
+    def leave(self) -> None:
+        """Removes the folder where nothing is left in it, and lets go of it."""
+        if self.backlog.is_empty:
+            shutil.rmtree(self.backlog.folder, ignore_errors=True)
+        self.backlog.close()
+        os.close(self._lock)
+
+
+def _reason(exc: Exception) -> str:
+    """What went wrong, in a line without what was to be written."""
+    return str(getattr(exc, "orig", None) or exc).partition("\n")[0]
+
+
+def main() -> None:
+    """Runs the keeper of a folder, unless it has one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True, help="the server's spool")
+    parser.add_argument("--lock", type=int, help="descriptor of the lock, where the worker has taken it")
+    arguments = parser.parse_args()
+    settings = Settings.from_env()
+    logs.configure(settings.log_format)
+    if arguments.lock is None and keeper_process.take(arguments.folder) is None:
+        sys.exit(f"{arguments.folder} has a keeper")
+    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the workers: it ends with them, once all is written
+        signal.signal(number, signal.SIG_IGN)
+    keeper = Keeper(arguments.folder, settings, ModelMetrics(REGISTRY))
+    os.setpriority(os.PRIO_PROCESS, 0, NICE)  # only now: until it is ready the spool grows
+    keeper.run(_has_ended)
+
+
+def _has_ended(seconds: float) -> bool:
+    """Waits for so long, or until nobody is left at the other end of the standard input: whether that is so."""
+    readable, _, _ = select.select([sys.stdin], [], [], seconds)
+    return bool(readable)
+
+
+if __name__ == "__main__":
+    main()

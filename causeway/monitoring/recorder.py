@@ -1,0 +1,195 @@
+"""A worker's end of the prediction log: takes what was answered, in memory, and brings it to the spool in a thread.
+
+A request costs an append to a list; some hundred are packed at once. Nothing here waits for the disk or the database,
+and nothing raises: what finds no place is left out and counted.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from causeway import logs
+from causeway.monitoring import sampling, spool
+from causeway.monitoring.batch import Record, RefusedValue, pack, sample, sample_counts
+from causeway.monitoring.keeper_process import KeeperProcess
+
+BATCH = 256
+"""Requests that are packed at once, at most."""
+
+LARGE_BYTES = 16 * 1024
+"""A request with so many bytes of features is not kept waiting: `BATCH` of them would be much memory."""
+
+PACE_S = 0.1
+"""How often what was packed is written."""
+
+LOOK_S = 1.0
+"""How often the spool's size, the sampling and the keeper are looked at."""
+
+SPOOL_BYTES = 256 * 2**20
+"""What the spool of a server takes at most, while the database is away."""
+
+WAITING_BYTES = 32 * 2**20
+"""What is packed and waits for the disk at most."""
+
+END_S = 5.0
+"""How long the thread is waited for at the end."""
+
+
+class Observer(Protocol):
+    """What is told about rows that do not get into the log."""
+
+    def left_out(self, reason: str, n_rows: int) -> None:
+        """So many rows were left out: `sampled`, `backlog` (the spool is full) or `disk` (it cannot be written)."""
+
+
+class Recorder:
+    """Of one worker, on the event loop; `folder` is the server's spool."""
+
+    def __init__(self, folder: Path, metrics: Observer) -> None:
+        self._metrics = metrics
+        self._writer = Writer(folder, metrics)
+        self._noted: list[Record] = []
+        self._refused: Counter[RefusedValue] = Counter()
+        self._rng = random.Random()  # noqa: S311 - a sample, not a secret
+
+    def start(self) -> None:
+        """From now on what is noted is written, and the server has a keeper."""
+        self._writer.start()
+
+    def note(self, record: Record) -> None:
+        """Takes one answered request. Its arrays must not be changed any more."""
+        self._noted.append(record)
+        if len(self._noted) >= BATCH or record[3].nbytes > LARGE_BYTES:
+            self.flush()
+
+    def refused_value(self, tag: str, column: str, reason: str) -> None:
+        """Takes a value for which a request was refused: `missing`, `out_of_range` or `not_a_number`."""
+        self._refused[tag, column, reason] += 1
+
+    def flush(self) -> None:
+        """Packs what was noted; to be called some times a second."""
+        records, self._noted = self._noted, []
+        refused, self._refused = self._refused, Counter()
+        if not records and not refused:
+            return
+        reason = self._writer.full()
+        if reason is not None:
+            self._metrics.left_out(reason, _n_rows(records))
+            return
+        factor = self._writer.factor
+        if factor > 1:
+            noted = _n_rows(records)
+            records = sample(records, 1 / factor, self._rng)
+            refused = Counter(sample_counts(refused, 1 / factor, self._rng))
+            self._metrics.left_out("sampled", noted - _n_rows(records))
+            if not records and not refused:
+                return
+        payload = pack(records, refused, factor=factor, clock=time.time() - time.perf_counter())
+        self._writer.put(Packed(payload, _n_rows(records)))
+
+    def close(self) -> None:
+        """Writes what was noted, and ends the thread and the keeper; takes seconds."""
+        self.flush()
+        self._writer.close()
+
+
+class Packed(NamedTuple):
+    """A batch on its way to the disk."""
+
+    payload: bytes
+    n_rows: int
+
+
+class Writer:
+    """The thread that writes to the spool, and sees to it that there is a keeper."""
+
+    def __init__(self, folder: Path, metrics: Observer) -> None:
+        self.factor = 1
+        """One of so many predictions is to be kept."""
+        self._folder = folder
+        self._metrics = metrics
+        self._spool = spool.Spool(folder)
+        self._keeper = KeeperProcess(folder)
+        self._waiting: deque[Packed] = deque()
+        self._put_bytes = 0
+        self._taken_bytes = 0
+        self._is_full = False
+        self._trouble: str | None = None
+        self._is_ending = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
+
+    def start(self) -> None:
+        """Begins to write."""
+        self._thread.start()
+
+    def full(self) -> str | None:
+        """Why there is no room; None where there is."""
+        if self._is_full:
+            return "backlog"
+        return "disk" if self._put_bytes - self._taken_bytes > WAITING_BYTES else None
+
+    def put(self, packed: Packed) -> None:
+        """Takes a batch."""
+        self._put_bytes += len(packed.payload)
+        self._waiting.append(packed)
+
+    def close(self) -> None:
+        """Writes what waits, and ends the thread and the keeper."""
+        self._is_ending.set()
+        if self._thread.is_alive():
+            self._thread.join(END_S)
+
+    def _work(self) -> None:
+        looked_at = float("-inf")
+        while not self._is_ending.wait(PACE_S):
+            self._write()
+            if time.monotonic() - looked_at >= LOOK_S:
+                looked_at = time.monotonic()
+                self._look()
+        self._write()
+        self._spool.close()
+        self._keeper.end()
+
+    def _write(self) -> None:
+        for _ in range(len(self._waiting)):
+            packed = self._waiting.popleft()
+            self._taken_bytes += len(packed.payload)
+            try:
+                self._spool.append(packed.payload, packed.n_rows, time.time())
+            except OSError as exc:
+                self._metrics.left_out("disk", packed.n_rows)
+                self._tell(str(exc))
+            else:
+                self._tell(None)
+
+    def _look(self) -> None:
+        self.factor = sampling.told(self._folder)
+        n_bytes = spool.n_bytes(self._folder)
+        is_full = n_bytes >= SPOOL_BYTES
+        if is_full != self._is_full:
+            self._is_full = is_full
+            logs.get().warning("spool_full" if is_full else "spool_drained", bytes=n_bytes)
+        with suppress(OSError):  # what the folder lacks is told when something is written
+            self._spool.tend(time.time())
+            self._keeper.tend()
+
+    def _tell(self, trouble: str | None) -> None:
+        """Logs that the spool cannot be written, or can again, once each."""
+        if trouble == self._trouble:
+            return
+        self._trouble = trouble
+        if trouble is not None:
+            logs.get().error("spool_failed", folder=str(self._folder), reason=trouble)
+        else:
+            logs.get().info("spool_written", folder=str(self._folder))
+
+
+def _n_rows(records: Sequence[Record]) -> int:
+    return sum(len(record[3]) for record in records)
