@@ -19,19 +19,20 @@ from causeway.deployment import Deployment, settle
 from causeway.errors import InvalidSetting
 from causeway.front import FrontedService
 from causeway.monitoring import folder
-from causeway.monitoring.metrics import Metrics
+from causeway.monitoring.metrics import Metrics, Silent
 from causeway.rest import Rest
 from causeway.settings import Settings
 from causeway.store import ModelReference
+from causeway.tracing import Spans
 
 try:
-    settings = Settings.from_env()
+    settings, spans = Settings.from_env(), Spans.from_env()
 except InvalidSetting as exc:
     sys.exit(exc.message)
 folder.join()
-metrics = Metrics(REGISTRY)
+metrics = (Metrics if settings.monitoring == "on" else Silent)(REGISTRY)
 deployment = Deployment(settings, metrics)
-front = partial(Rest, deployment=deployment, settings=settings, metrics=metrics)
+front = partial(Rest, deployment=deployment, settings=settings, metrics=metrics, spans=spans)
 
 
 @bentoml.service(

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from causeway import errors
+from causeway import errors, tracing
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -19,6 +19,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = Mapping[bytes, bytes]
+Phases = tuple[float, float, float, float]
+"""Seconds of decoding, in the queue, computing and encoding."""
 
 SKIPPED_BYTES = 64 * 1024
 """How much of a refused body the server may have to skip on a connection that goes on; with more, it is closed."""
@@ -40,7 +42,18 @@ class Answer(NamedTuple):
 class Request:
     """What came in: headers at once, the body when it is asked for."""
 
-    __slots__ = ("_is_withheld", "_unread_bytes", "headers", "id", "receive", "scope", "started", "variant")
+    __slots__ = (
+        "_is_withheld",
+        "_unread_bytes",
+        "headers",
+        "id",
+        "phases",
+        "receive",
+        "scope",
+        "started",
+        "trace",
+        "variant",
+    )
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.started = time.perf_counter()
@@ -48,6 +61,9 @@ class Request:
         self.scope = scope
         self.receive = receive
         self.variant: tuple[str, str] | None = None
+        self.phases: Phases | None = None
+        """Of what was answered with predictions."""
+        self.trace: tracing.Trace | None = None
         self.headers: Headers = dict(scope["headers"])
         chunked = b"transfer-encoding" in self.headers
         self._unread_bytes = math.inf if chunked else int(self.headers.get(b"content-length", 0))
@@ -55,12 +71,18 @@ class Request:
         self._is_withheld = b"expect" in self.headers or b"upgrade" in self.headers
 
     def identify(self) -> None:
-        """Takes over the caller's X-Request-ID. Raises `InvalidHeader`, also where a header of ours is given twice."""
+        """Takes over the caller's X-Request-ID and trace.
+
+        Raises `InvalidHeader`, also where a header of ours is given twice.
+        """
         if len(self.headers) < len(self.scope["headers"]):
             names = [name for name, _ in self.scope["headers"]]
             for name, title in _SINGLE.items():
                 if names.count(name) > 1:
                     raise errors.InvalidHeader(title, "given once")
+        traceparent = self.headers.get(b"traceparent")
+        if traceparent is not None:
+            self.trace = tracing.parse(traceparent)
         self.id = header_value(self.headers, b"x-request-id") or self.id
 
     async def pieces(self, limit_bytes: int) -> list[bytes]:
@@ -99,7 +121,11 @@ class Request:
     async def answer(self, answer: Answer, send: Send) -> None:
         """Sends it, and closes the connection where too much of the body is left, or it is unclear what comes next."""
         closes = self._unread_bytes > (0 if self._is_withheld else SKIPPED_BYTES)
-        headers = [*answer.headers, (b"connection", b"close")] if closes else answer.headers
+        headers = answer.headers
+        if self.trace is not None:
+            headers = (*headers, (b"traceparent", self.trace.parent))
+        if closes:
+            headers = (*headers, (b"connection", b"close"))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body, "more_body": closes})
         if closes:

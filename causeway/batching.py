@@ -222,6 +222,11 @@ class Batcher:
         return wait_s
 
     @property
+    def waiting_rows(self) -> int:
+        """Rows that were submitted and are not being computed yet."""
+        return self._waiting_rows
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing waits or is being computed."""
         return not self._waiting_rows and self._in_thread is None

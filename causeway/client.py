@@ -3,6 +3,7 @@
     with Client("http://127.0.0.1:3000") as client:
         answer = client.predict([[12.5, 0, 1, ...]])        # lists, NumPy arrays, pandas or polars data frames
         answer.predictions                                  # (n_rows, output width) float32
+        client.feedback(answer.request_id, [0])             # what became of the rows, once that is known
 
 A refusal raises its own class of `causeway.errors` (`WrongWidth`, `NotReady`, ...) with the facts that the
 service gave; a call without an answer raises a `CallFailed`. Every attempt of one call carries the same X-Request-ID.
@@ -86,6 +87,20 @@ class Answer:
     """Time in the service, in milliseconds."""
 
 
+@dataclass(frozen=True)
+class Feedback:
+    """Labels that the service has on its disk."""
+
+    accepted: int
+    """Of how many requests: all that were sent."""
+    repeated: Sequence[str]
+    """Ids of requests whose labels it had before."""
+    replaced: Sequence[str]
+    """Ids of requests for which it had other labels before."""
+    unknown: Sequence[str]
+    """Ids that its prediction log does not have, or not yet: it takes some seconds, and leaves some out."""
+
+
 class _Calls:
     """What both clients share: everything but the waiting. Raises ValueError for a `url` without http:// or https://."""
 
@@ -138,6 +153,15 @@ class _Calls:
         n_rows = len(values) if isinstance(values, list) else 0
         return _Call("POST", f"{self.url}/predict", headers, self._timeout.answer_s, content, n_rows)
 
+    def _feedback_call(self, body: Mapping[str, Any]) -> _Call:
+        headers = {
+            "Content-Type": "application/json",
+            "X-Request-ID": new_id(),
+            "X-Timeout-Ms": f"{self._timeout.answer_s * 1000:.3f}",
+        }
+        content = json.dumps(body, default=_plain, separators=(",", ":")).encode()
+        return _Call("POST", f"{self.url}/feedback", headers, self._timeout.answer_s, content)
+
     def _health_call(self) -> _Call:
         return _Call("GET", f"{self.url}/health", {"X-Request-ID": new_id()}, self._timeout.answer_s)
 
@@ -163,6 +187,25 @@ class Client(_Calls):
         for attempt in self._attempts():
             with attempt:
                 return call.answer(self._once(call))
+        raise AssertionError("the last attempt returns or raises")
+
+    def feedback(self, request_id: str, labels: Iterable[float]) -> Feedback:
+        """Stores what became of each row of a request that was answered. Raises a `Refusal` or a `CallFailed`.
+
+        Labels can be sent again: the same ones change nothing, and others replace them.
+        """
+        return self._feedback({"request_id": request_id, "labels": labels})
+
+    def feedback_many(self, labels: Mapping[str, Iterable[float]]) -> Feedback:
+        """The same for several requests, by their ids: either all labels are stored, or none."""
+        entries = [{"request_id": request_id, "labels": given} for request_id, given in labels.items()]
+        return self._feedback({"feedback": entries})
+
+    def _feedback(self, body: Mapping[str, Any]) -> Feedback:
+        call = self._feedback_call(body)
+        for attempt in self._attempts():
+            with attempt:
+                return call.feedback(self._once(call))
         raise AssertionError("the last attempt returns or raises")
 
     def health(self) -> str:
@@ -208,6 +251,25 @@ class AsyncClient(_Calls):
         async for attempt in self._attempts():
             with attempt:
                 return call.answer(await self._once(call))
+        raise AssertionError("the last attempt returns or raises")
+
+    async def feedback(self, request_id: str, labels: Iterable[float]) -> Feedback:
+        """Stores what became of each row of a request that was answered. Raises a `Refusal` or a `CallFailed`.
+
+        Labels can be sent again: the same ones change nothing, and others replace them.
+        """
+        return await self._feedback({"request_id": request_id, "labels": labels})
+
+    async def feedback_many(self, labels: Mapping[str, Iterable[float]]) -> Feedback:
+        """The same for several requests, by their ids: either all labels are stored, or none."""
+        entries = [{"request_id": request_id, "labels": given} for request_id, given in labels.items()]
+        return await self._feedback({"feedback": entries})
+
+    async def _feedback(self, body: Mapping[str, Any]) -> Feedback:
+        call = self._feedback_call(body)
+        async for attempt in self._attempts():
+            with attempt:
+                return call.feedback(await self._once(call))
         raise AssertionError("the last attempt returns or raises")
 
     async def health(self) -> str:
@@ -297,6 +359,13 @@ class _Call:
                 latency_ms=body["latency_ms"],
             )
         except (KeyError, ValueError) as exc:
+            raise UnexpectedAnswer(self.url, self.request_id, 200) from exc
+
+    def feedback(self, body: Mapping[str, Any]) -> Feedback:
+        """What was stored, by the `body` of a 200. Raises `UnexpectedAnswer` where it does not say so."""
+        try:
+            return Feedback(**{name: body[name] for name in Feedback.__dataclass_fields__})
+        except KeyError as exc:
             raise UnexpectedAnswer(self.url, self.request_id, 200) from exc
 
     def version(self, body: Mapping[str, Any]) -> str:

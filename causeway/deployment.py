@@ -50,8 +50,18 @@ VARIABLE = "_CAUSEWAY_CHAMPION"
 class Observer(variant.Observer, shadow.Observer, Protocol):
     """What is told about all that a worker serves."""
 
-    def deployed(self, revision: int, shares: Mapping[tuple[str, str], float], *, is_followed: bool) -> None:
-        """The worker serves this revision: by role and tag the percent of the requests."""
+    def deployed(
+        self,
+        revision: int,
+        shares: Mapping[tuple[str, str], float],
+        *,
+        is_followed: bool,
+        created: Mapping[str, float],
+    ) -> None:
+        """The worker serves this revision: by role and tag the percent of the requests.
+
+        `created` says by tag when the version was saved, in seconds since 1970.
+        """
 
 
 @dataclass(frozen=True)
@@ -152,6 +162,11 @@ class Deployment:
                 raise errors.VersionNotLoaded(list(by_tag))
             return by_tag[tag]
         return served.variants["champion" if served.shares is None else served.shares.role(key)]
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that wait to be computed, of all variants."""
+        return 0 if self._served is None else sum(v.batcher.waiting_rows for v in self._served.by_tag.values())
 
     def details(self) -> dict[str, Any]:
         """What is served and why nothing else is, for /health."""
@@ -323,7 +338,9 @@ class Deployment:
                 (role, given.tag): 100 - serving.shared if role == "champion" else given.share or 0.0
                 for role, given in serving.roles.items()
             }
-            self._observer.deployed(serving.revision, shares, is_followed=self.problem is None)
+            versions = [variant.version for variant in self.served.variants.values()]
+            created = {version.tag: version.created.timestamp() for version in versions if version.created}
+            self._observer.deployed(serving.revision, shares, is_followed=self.problem is None, created=created)
 
 
 def state_path(settings: Settings) -> Path:

@@ -7,6 +7,7 @@
     │   │   ├── FeaturesMissing, FeaturesAmbiguous, NoRows, FeaturesNot2D, RaggedRows, WrongWidth
     │   │   ├── NotANumber, NotFinite, NotAnInteger, OutOfRange
     │   │   ├── RowsNotObjects, UnknownName, MissingName
+    │   │   ├── FeedbackInvalid
     │   │   └── InvalidHeader, CommandInvalid
     │   ├── Unauthorized (401)
     │   ├── NotFound, VersionNotLoaded, VersionUnknown (404)
@@ -15,13 +16,16 @@
     │   ├── BodyTooLarge, TooManyRows (413)
     │   ├── UnsupportedMediaType (415)
     │   ├── ModelFailed, InternalError, ChangeUndone (500)
-    │   ├── NotReady, Overloaded, DeadlineUnreachable (503)
+    │   ├── NotReady, Overloaded, DeadlineUnreachable, DatabaseUnreachable (503)
     │   └── DeadlineExceeded (504)
     ├── ClientGone                  nobody waits for the answer any more
     ├── VersionRefused              a saved version that must not serve
     │   └── DigestMismatch, ContractBroken, EngineFailed, SamplesDiffer, BatchDependent
     ├── VersionNotFound             no such version in the model store
     ├── StateBroken                 a state file that says nothing that could be served
+    ├── DatabaseUnusable            the prediction log cannot be opened
+    ├── ReferenceBroken             a reference.json that drift cannot be measured against
+    ├── NoExperiment                no version was compared with the champion
     ├── TableRefused                a training table that cannot be learnt from
     ├── GateFailed                  a trained model that is not good enough to be saved
     ├── FamilyFailed                a family's own code raised; its traceback is the cause
@@ -287,6 +291,16 @@ class CommandInvalid(BadRequest):
         super().__init__(f"The body must be a JSON object with {expected}: {fault}", fault=fault)
 
 
+class FeedbackInvalid(BadRequest):
+    """The body of POST /feedback is not what that takes; of many, `entry` is the first at fault."""
+
+    code = "feedback_invalid"
+
+    def __init__(self, reason: str, entry: int | None = None) -> None:
+        where, facts = ("", {}) if entry is None else (f"Entry {entry}: ", {"entry": entry})
+        super().__init__(f"{where}{reason}", **facts)
+
+
 class NotFound(Refusal):
     """Nothing is served under this path."""
 
@@ -489,6 +503,17 @@ class DeadlineExceeded(Refusal):
         super().__init__(f"Not answered within {timeout_ms:g} ms", timeout_ms=timeout_ms)
 
 
+class DatabaseUnreachable(Refusal):
+    """The database of the prediction log does not answer; what was to be stored does not count as accepted."""
+
+    status = 503
+    code = "database_unreachable"
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__("The database of the prediction log does not answer; nothing was stored")
+        self.retry_after_s = retry_after_s
+
+
 class ClientGone(CausewayError):
     """The client hung up before its request was answered."""
 
@@ -547,6 +572,28 @@ class VersionNotFound(CausewayError):
 
 class StateBroken(CausewayError):
     """A state file that says nothing that could be served, and why."""
+
+
+class DatabaseUnusable(CausewayError):
+    """The database of the prediction log cannot be opened; `url` is without its password."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"The database {url} cannot be used: {reason}", url=url)
+
+
+class ReferenceBroken(CausewayError):
+    """A reference.json that drift cannot be measured against."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"reference.json is no reference for drift: {reason}", reason=reason)
+
+
+class NoExperiment(CausewayError):
+    """No version with a share beside the champion, now or in the audit log."""
+
+    def __init__(self, role: str | None) -> None:
+        missing = f"no {role}" if role else "neither a challenger nor a canary"
+        super().__init__(f"There is nothing to compare: {missing} was ever deployed beside a champion", role=role)
 
 
 class TableRefused(CausewayError):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from causeway import errors
+from causeway import errors, feedback
 from causeway.errors import Refusal
 from causeway.settings import Settings
 from causeway.state import ROLES
@@ -42,6 +43,7 @@ def document(version: ModelVersion | None, settings: Settings) -> dict[str, Any]
         },
         "paths": {
             "/predict": {"post": _predict(version, tag, settings)},
+            **({"/feedback": {"post": _feedback(version, settings)}} if settings.monitoring == "on" else {}),
             "/health": {"get": _health(tag)},
             **{path: {"get": _plain(*described)} for path, described in _INFRASTRUCTURE.items()},
         },
@@ -74,6 +76,7 @@ _REFUSAL = {
         "row": {"type": "integer", "description": "Row at fault, from 0."},
         "column": {"type": "integer", "description": "Column at fault, from 0."},
         "name": {"type": "string", "description": "Feature at fault."},
+        "entry": {"type": "integer", "description": "Entry of the feedback at fault, from 0."},
     },
     "additionalProperties": True,
 }
@@ -181,10 +184,74 @@ def _predict(version: ModelVersion | None, tag: str, settings: Settings) -> dict
                 },
                 "content": {_JSON: answer},
             },
-            **{
-                str(status): _refused(*(refusal for refusal in refusals if refusal.status == status))
-                for status in sorted({refusal.status for refusal in refusals})
+            **_refused_by_status(refusals),
+        },
+    }
+
+
+def _feedback(version: ModelVersion | None, settings: Settings) -> dict[str, Any]:
+    limit_bytes = min(settings.max_body_bytes, feedback.BODY_BYTES)
+    refusals: tuple[Refusal, ...] = (
+        errors.FeedbackInvalid("labels must be from 0 to 1", 1),
+        errors.BodyTooLarge(limit_bytes),
+        errors.UnsupportedMediaType(),
+        _NOT_READY,
+        errors.DatabaseUnreachable(feedback.RETRY_S),
+        errors.DeadlineExceeded(settings.timeout_ms),
+    )
+    request_id = {"type": "string", "pattern": "^[!-~]{1,128}$"}
+    label: dict[str, Any] = {"type": "number"}
+    if version:
+        label["minimum"], label["maximum"] = feedback.label_range(version.contract.output)
+    entry = {
+        "type": "object",
+        "required": ["request_id", "labels"],
+        "properties": {
+            "request_id": {**request_id, "description": "The request_id of the prediction."},
+            "labels": {"type": "array", "minItems": 1, "items": label, "description": "One for each of its rows."},
+        },
+        "additionalProperties": False,
+    }
+    many = {
+        "type": "object",
+        "required": ["feedback"],
+        "properties": {"feedback": {"type": "array", "minItems": 1, "maxItems": feedback.MAX_ENTRIES, "items": entry}},
+        "additionalProperties": False,
+    }
+    one = {"request_id": EXAMPLE_ID, "labels": [0, 1]}
+    request = {
+        "schema": {"oneOf": [entry, many]},
+        "examples": {
+            "one": {"summary": "Of one request with two rows", "value": one},
+            "many": {"summary": "Of several requests", "value": {"feedback": [one]}},
+        },
+    }
+    ids = {"type": "array", "items": request_id}
+    properties = {
+        "accepted": {"type": "integer", "description": "Entries that are stored now: all of them."},
+        "repeated": {**ids, "description": "Had these labels before."},
+        "replaced": {**ids, "description": "Had other labels before."},
+        "unknown": {**ids, "description": "Not in the prediction log, or not yet; their labels are kept."},
+        "request_id": {"type": "string"},
+    }
+    example = {"accepted": 1, "repeated": [], "replaced": [], "unknown": [], "request_id": "d2c04be1"}
+    return {
+        "operationId": "feedback",
+        "summary": "Tell what became of scored rows",
+        "description": f"At most {limit_bytes} bytes. Either all entries are stored, or none. The same labels again "
+        "change nothing and others replace them, so that a body can be sent again whenever its answer was lost.",
+        "requestBody": {"required": True, "content": {_JSON: request}},
+        "responses": {
+            "200": {
+                "description": "The labels are on the disk.",
+                "content": {
+                    _JSON: {
+                        "schema": {"type": "object", "required": list(properties), "properties": properties},
+                        "example": example,
+                    }
+                },
             },
+            **_refused_by_status(refusals),
         },
     }
 
@@ -248,6 +315,13 @@ def _body(field: str, item: str) -> dict[str, Any]:
 
 def _header(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
     return {"name": name, "in": "header", "required": False, "schema": schema, "description": description}
+
+
+def _refused_by_status(refusals: Sequence[Refusal]) -> dict[str, Any]:
+    return {
+        str(status): _refused(*(refusal for refusal in refusals if refusal.status == status))
+        for status in sorted({refusal.status for refusal in refusals})
+    }
 
 
 def _refused(*refusals: Refusal) -> dict[str, Any]:

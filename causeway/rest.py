@@ -12,12 +12,12 @@ import json
 import math
 import re
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from typing import Any, NamedTuple
 
 import orjson
 
-from causeway import admission, codec, errors, logs, openapi
+from causeway import admission, codec, errors, logs, openapi, tracing
 from causeway.admin import Admin
 from causeway.asgi import (
     Answer,
@@ -25,6 +25,7 @@ from causeway.asgi import (
     Endpoint,
     Headers,
     Message,
+    Phases,
     Receive,
     Request,
     Scope,
@@ -36,29 +37,49 @@ from causeway.asgi import (
 from causeway.batching import Priority, Scored
 from causeway.contract import Array
 from causeway.decoding import BodyDecoder
-from causeway.deployment import Deployment
-from causeway.monitoring import folder
+from causeway.deployment import Deployment, state_path
+from causeway.drifts import Drifts
+from causeway.feedback import Feedback
+from causeway.monitoring import folder, process
+from causeway.monitoring.batch import Record
 from causeway.monitoring.metrics import FLUSH_S, Metrics
+from causeway.monitoring.place import where
+from causeway.monitoring.recorder import Recorder
 from causeway.settings import Settings
 from causeway.shadow import Busyness
+from causeway.variant import Variant
 
 BENTOML_PATHS = ("/schema.json", "/livez", "/readyz", "/healthz")
 BENTOML_STATIC = "/static_content/"
 READ = ("GET", "HEAD")
+TRACED = ("/predict", "/feedback")
+"""Paths whose requests get a span; probes and scrapes would drown them."""
+
+
+PINNED = "pinned"
+"""The variant, in the prediction log, of a request that asked for a version: it says nothing of the shares."""
+
+REFUSED_VALUES = (errors.MissingName, errors.NotANumber, errors.NotFinite, errors.NotAnInteger, errors.OutOfRange)
+"""Refusals that name a feature, whose value they refuse."""
 
 
 class Rest:
     """ASGI application: answers our paths, hands BentoML's on, refuses the rest."""
 
-    def __init__(self, app: App, *, deployment: Deployment, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self, app: App, *, deployment: Deployment, settings: Settings, metrics: Metrics, spans: tracing.Spans | None
+    ) -> None:
         self._app = app
         self._deployment = deployment
         self._settings = settings
         self._metrics = metrics
+        self._spans = spans
+        self._in_flight = 0
+        metrics.watch(in_flight=lambda: self._in_flight, queued_rows=lambda: deployment.waiting_rows)
         self._bodies = BodyDecoder()
         self._reading = Deadlines()
         self._repeats = logs.Repeats()
-        self._endpoints: Mapping[str, tuple[Endpoint, tuple[str, ...]]] = {
+        self._endpoints: dict[str, tuple[Endpoint, tuple[str, ...]]] = {
             "/predict": (self._predict, ("POST",)),
             "/health": (self._health, READ),
             "/": (self._page, READ),
@@ -67,6 +88,17 @@ class Rest:
             **dict.fromkeys((*BENTOML_PATHS, BENTOML_STATIC), (self._bentoml, READ)),
             **(Admin(settings, metrics.exposition).endpoints() if settings.admin_token else {}),
         }
+        self._recorder: Recorder | None = None
+        self._labels: Feedback | None = None
+        if settings.monitoring == "on":
+            place = where(settings, state_path(settings).parent)
+            self._recorder = Recorder(place.server(), metrics)
+            output = lambda: deployment.champion.version.contract.output  # noqa: E731 - asked at each request
+            self._labels = Feedback(
+                place.database_url, metrics=metrics, output=output, max_body_bytes=settings.max_body_bytes
+            )
+            drifts = Drifts(place.database_url, settings.drift_rows, lambda: list(deployment.served.by_tag))
+            self._endpoints |= {"/feedback": (self._feedback, ("POST",)), "/drift": (drifts.answer, READ)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -78,23 +110,36 @@ class Rest:
         path = scope["path"]
         if path not in self._endpoints:
             path = BENTOML_STATIC if path.startswith(BENTOML_STATIC) else "other"
+        spans, span = self._spans if path in TRACED else None, None
+        self._in_flight += 1
         try:
-            request.identify()
-            answer = await self._endpoint(path, scope["method"])(request)
-        except Exception as exc:
-            answer = self._refused(exc, request)
-        await request.answer(answer, send)
-        self._metrics.answered(path, answer.status, time.perf_counter() - request.started, request.variant)
+            try:
+                request.identify()
+                if spans is not None:
+                    span = spans.begin(scope["method"], path, request.headers, request.id)
+                    request.trace = tracing.of(span)
+                answer = await self._endpoint(path, scope["method"])(request)
+            except Exception as exc:
+                answer = self._refused(exc, request)
+            await request.answer(answer, send)
+        finally:
+            self._in_flight -= 1
+        seconds = time.perf_counter() - request.started
+        self._metrics.answered(path, answer.status, seconds, request.variant, request.phases)
+        if spans is not None and span is not None:
+            spans.end(span, answer.status, request.variant)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The lifespan of BentoML's application, with ours around it."""
-        counting: asyncio.Task[None] | None = None
+        background: list[asyncio.Task[None]] = []
 
         async def send_settled(message: Message) -> None:
-            nonlocal counting
             if message["type"] == "lifespan.startup.complete":
-                counting = asyncio.create_task(self._count())
+                background.append(asyncio.create_task(self._count()))
+                background.append(asyncio.create_task(process.watch(self._metrics)))
                 self._deployment.follow()
+                if self._recorder is not None:
+                    self._recorder.start()
                 # What lives as long as the process is not looked at again: full collections took 100 ms and more.
                 gc.collect()
                 gc.freeze()
@@ -103,16 +148,21 @@ class Rest:
         try:
             await self._app(scope, receive, send_settled)
         finally:
-            if counting is not None:
-                counting.cancel()
+            for task in background:
+                task.cancel()
             self._deployment.stop()
             self._metrics.flush()
+            for part in (self._labels, self._recorder, self._spans):
+                if part is not None:
+                    await asyncio.to_thread(part.close)
 
     async def _count(self) -> None:
         busyness = Busyness()
         while True:
             await asyncio.sleep(FLUSH_S)
             self._metrics.flush()
+            if self._recorder is not None:
+                self._recorder.flush()
             busy = busyness.since_last()
             if self._deployment.is_ready and self._deployment.served.shadow is not None:
                 self._deployment.served.shadow.make_room(busy)
@@ -156,8 +206,15 @@ class Rest:
         latency_ms = (ready - request.started) * 1000
         answer = (scored.predictions, request.id, latency_ms)
         body = variant.encode(*answer) if len(X) <= codec.PIECE_ROWS else await variant.encode.large(*answer)
-        timing = _server_timing(arrived - request.started, decoded - arrived, scored, time.perf_counter() - ready)
-        return json_answer(200, body, request.id, timing)
+        encoded = time.perf_counter()
+        request.phases = phases = (decoded - arrived, scored.queue_s, scored.compute_s, encoded - ready)
+        if self._recorder is not None:
+            self._recorder.note(_record(request, asked, variant, X, scored, encoded))
+        return json_answer(200, body, request.id, _server_timing(arrived - request.started, phases, scored))
+
+    async def _feedback(self, request: Request) -> Answer:
+        assert self._labels is not None
+        return await self._labels.answer(request, RequestHeaders.parse(request.headers, self._settings).timeout_ms)
 
     async def _health(self, request: Request) -> Answer:
         deployment = self._deployment
@@ -181,12 +238,15 @@ class Rest:
         if refusal.status >= 500 and cause is not None:
             untold = self._repeats.untold((refusal.code, type(cause)))
             if untold is not None:
-                log = logs.get().bind(request_id=request.id, **refusal.facts, untold_before=untold)
+                trace = {} if request.trace is None else {"trace_id": request.trace.trace_id}
+                log = logs.get().bind(request_id=request.id, **trace, **refusal.facts, untold_before=untold)
                 if isinstance(refusal, errors.ModelFailed):  # engines quote values, and those are features
                     log.error(refusal.code, cause=type(cause).__name__, message=logs.without_numbers(str(cause)))
                 else:
                     log.error(refusal.code, exc_info=cause)
         self._metrics.refused(refusal.code)
+        if request.variant is not None and isinstance(refusal, REFUSED_VALUES):
+            self._refused_value(refusal, request.variant[1])
         waited_ms = (time.perf_counter() - request.started) * 1000
         extra = [(b"server-timing", b"refused;dur=%.3f" % waited_ms)]
         if refusal.retry_after_s is not None:
@@ -196,6 +256,17 @@ class Rest:
         if isinstance(refusal, errors.MethodNotAllowed):
             extra.append((b"allow", ", ".join(refusal.allow).encode()))
         return json_answer(refusal.status, orjson.dumps(refusal.body(request.id)), request.id, *extra)
+
+    def _refused_value(self, refusal: errors.BadRequest, tag: str) -> None:
+        """Counts the value that was refused, of which drift is told too."""
+        reason = "not_a_number"
+        if isinstance(refusal, errors.OutOfRange):
+            reason = "out_of_range"
+        elif isinstance(refusal, errors.MissingName | errors.NotFinite) or refusal.facts.get("got") == "null":
+            reason = "missing"
+        self._metrics.refused_value(refusal.name, reason)
+        if self._recorder is not None:
+            self._recorder.refused_value(tag, refusal.name, reason)
 
     async def _scrape(self, request: Request) -> Answer:
         self._metrics.flush()
@@ -298,15 +369,34 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, Array]) -> Ar
         leaving.cancel()
 
 
-def _server_timing(receive_s: float, decode_s: float, scored: Scored, encode_s: float) -> tuple[bytes, bytes]:
+def _record(
+    request: Request, asked: RequestHeaders, variant: Variant, X: Array, scored: Scored, encoded: float
+) -> Record:
+    """What the prediction log keeps of an answer that was encoded at that time."""
+    assert request.phases is not None
+    decode_s, queue_s, compute_s, _ = request.phases
+    return (
+        request.id,
+        request.started,
+        variant.labels if asked.model_version is None else (PINNED, variant.version.tag),
+        X,
+        scored.predictions,
+        (decode_s, queue_s, compute_s, encoded - request.started),
+        asked.routing_key,
+        None if request.trace is None else request.trace.trace_id,
+    )
+
+
+def _server_timing(receive_s: float, phases: Phases, scored: Scored) -> tuple[bytes, bytes]:
     """Where the time went, as browsers show it (W3C Server Timing); durations in milliseconds."""
+    decode_s, queue_s, compute_s, encode_s = phases
     return b"server-timing", (
         b'receive;dur=%.3f, decode;dur=%.3f, queue;dur=%.3f, compute;dur=%.3f;desc="%d rows, %b", encode;dur=%.3f'
         % (
             receive_s * 1000,
             decode_s * 1000,
-            scored.queue_s * 1000,
-            scored.compute_s * 1000,
+            queue_s * 1000,
+            compute_s * 1000,
             scored.batch_rows,
             scored.released.encode(),
             encode_s * 1000,

@@ -52,6 +52,24 @@ class Settings:
     cache_bytes: int = 0
     """Memory for answers that are kept, in bytes a version, for requests with exactly the same rows; 0 keeps none."""
 
+    monitoring: str = "on"
+    """`on`, or `off`: no prediction log, no feedback, no drift, and of the metrics only those of the deployment."""
+
+    database_url: str = field(default="", repr=False)
+    """Where predictions and labels are kept: postgresql://user:password@host/name; empty, SQLite beside the state."""
+
+    keep_days: float = 30.0
+    """Days for which the prediction log is kept."""
+
+    keep_bytes: int = 2**30
+    """What the prediction log takes at most, in bytes; the oldest goes first."""
+
+    drift_rows: int = 1_000
+    """Rows in a window for drift, at least."""
+
+    drift_s: float = 10.0
+    """Seconds that such a window lasts, at least."""
+
     log_format: str = "auto"
     """`json` (one object a line), `console` (for people), or `auto`: console on a terminal, otherwise json."""
 
@@ -112,6 +130,14 @@ def _choice(*choices: str) -> Callable[[str, str], str]:
     return check
 
 
+def _database(variable: str, value: str) -> str:
+    """With the driver that is installed: psycopg, of which SQLAlchemy's own default is the predecessor."""
+    scheme, separator, rest = value.partition("://")
+    if not separator or scheme not in ("postgresql", "postgresql+psycopg", "postgres") or not rest:
+        raise InvalidSetting(variable, "...", "a URL such as postgresql://user:password@host/name")
+    return f"postgresql+psycopg://{rest}"
+
+
 def _path(variable: str, value: str) -> str:
     if not value.endswith(".json"):
         raise InvalidSetting(variable, value, "the path of a .json file")
@@ -135,5 +161,11 @@ _CHECKS: dict[str, Callable[[str, str], Any]] = {
     "state_file": _path,
     "admin_token": _token,
     "cache_bytes": _number(int, 0, 2**40),
+    "monitoring": _choice("on", "off"),
+    "database_url": _database,
+    "keep_days": _number(float, 0.001, 36_500),
+    "keep_bytes": _number(int, 2**20, 2**50),
+    "drift_rows": _number(int, 100, 10**7),
+    "drift_s": _number(float, 0, 10**7),
     "log_format": _choice("auto", "json", "console"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -47,6 +48,8 @@ class ModelVersion:
     """Most by which a sample's prediction differed between alone and in company; 0 is the same to the bit."""
     example: list[list[float]]
     """Two of the samples' rows, for documentation and first calls."""
+    created: datetime | None = None
+    """When it was saved."""
 
     @classmethod
     def load(cls, stored: StoredVersion, *, threads: int = 1) -> ModelVersion:
@@ -70,7 +73,9 @@ class ModelVersion:
         difference = _batch_difference(stored.tag, runtime, few)
         if not difference <= samples.tolerance:
             raise errors.BatchDependent(stored.tag, difference, samples.tolerance)
-        return cls(stored.tag, contract, Decoder(contract), runtime, cost, difference, samples.features[:2])
+        return cls(
+            stored.tag, contract, Decoder(contract), runtime, cost, difference, samples.features[:2], stored.created
+        )
 
     def predict(self, X: Array) -> Array:
         """Predictions (n_rows, output width) float32, as the engine gives them: NaN where it has nothing better.

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ("tests.postgres",)
 ROOT = Path(__file__).parent.parent
 HOME = Path(tempfile.mkdtemp(prefix="causeway-tests-"))
 os.environ.update(BENTOML_HOME=str(HOME), BENTOML_DO_NOT_TRACK="True")

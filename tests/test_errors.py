@@ -50,6 +50,8 @@ REFUSALS = [
     errors.DeadlineExceeded(timeout_ms=1000),
     errors.Overloaded(200.0, 312.5, 0.1),
     errors.DeadlineUnreachable(200.0, 312.5),
+    errors.FeedbackInvalid("labels must be numbers", entry=3),
+    errors.DatabaseUnreachable(2.5),
 ]
 """One of each class that the service can answer with."""
 

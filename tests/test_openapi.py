@@ -99,8 +99,52 @@ def test_what_the_request_schema_forbids_is_refused_and_the_refusal_fits_its_sch
     check(document, content(predict(document)["responses"]["400"])["schema"], reply.json())
 
 
+def feedback(document: Any) -> Any:
+    return document["paths"]["/feedback"]["post"]
+
+
+@pytest.mark.parametrize("name", ["one", "many"])
+def test_each_feedback_example_fits_the_schema_and_is_answered_as_documented(
+    server: Server, document: Any, name: str
+) -> None:
+    body = content(feedback(document)["requestBody"])
+    example = body["examples"][name]["value"]
+    check(document, body["schema"], example)
+    reply = httpx.post(f"{server.url}/feedback", json=example)
+    assert reply.status_code == 200
+    documented = content(feedback(document)["responses"]["200"])
+    check(document, documented["schema"], reply.json())
+    check(document, documented["schema"], documented["example"])
+    assert reply.json()["accepted"] == documented["example"]["accepted"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"request_id": "a", "labels": []},
+        {"request_id": "a b", "labels": [0]},
+        {"request_id": "a", "labels": [2]},
+        {"request_id": "a", "labels": [0], "why": "x"},
+        {"feedback": []},
+        {"feedback": [{"request_id": "a", "labels": ["0"]}]},
+    ],
+    ids=json.dumps,
+)
+def test_what_the_feedback_schema_forbids_is_refused(server: Server, document: Any, body: Any) -> None:
+    with pytest.raises(ValidationError):
+        check(document, content(feedback(document)["requestBody"])["schema"], body)
+    reply = httpx.post(f"{server.url}/feedback", json=body)
+    assert (reply.status_code, reply.json()["code"]) == (400, "feedback_invalid")
+    check(document, content(feedback(document)["responses"]["400"])["schema"], reply.json())
+
+
+def test_without_monitoring_no_feedback_is_documented() -> None:
+    assert "/feedback" not in openapi.document(None, Settings(monitoring="off"))["paths"]
+
+
 def test_every_documented_refusal_fits_its_schema_and_status(document: Any) -> None:
-    for path, method in ("/predict", "post"), ("/health", "get"):
+    for path, method in ("/predict", "post"), ("/feedback", "post"), ("/health", "get"):
         for status, response in document["paths"][path][method]["responses"].items():
             if status != "200":
                 for code, example in content(response)["examples"].items():

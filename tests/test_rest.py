@@ -780,7 +780,7 @@ async def nowhere(*args: Any) -> None:
 
 def alone(deployment: Deployment, metrics: Metrics) -> Rest:
     """The application without BentoML's behind it."""
-    return Rest(nowhere, deployment=deployment, settings=Settings(), metrics=metrics)
+    return Rest(nowhere, deployment=deployment, settings=Settings(), metrics=metrics, spans=None)
 
 
 def alone_with_a_version(metrics: Metrics) -> Rest:

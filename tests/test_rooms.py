@@ -10,15 +10,16 @@ import pytest
 from tests.conftest import HOME, ROOT, environment
 
 LAYERS = [
-    {"errors", "tag"},
-    {"settings", "contract", "cost", "logs", "state"},
-    {"batching", "cache", "codec", "drift", "roll_call", "routing", "runtime", "state_file", "store"},
+    {"console", "errors", "tag"},
+    {"settings", "contract", "cost", "logs", "state", "tracing"},
+    {"batching", "cache", "codec", "drift", "quality", "roll_call", "routing", "runtime", "state_file", "store"},
     {"admission", "decoding", "version"},
     {"monitoring", "shadow", "variant"},
     {"deployment", "figures"},
-    {"judge", "openapi", "operations"},
-    {"asgi", "rollout"},
-    {"admin", "cli"},
+    {"experiments", "judge", "operations"},
+    {"asgi", "commands", "rollout"},
+    {"admin", "cli", "drifts", "feedback"},
+    {"openapi"},
     {"rest"},
     {"front", "service"},
 ]

@@ -22,10 +22,17 @@ def test_each_variable_sets_its_field() -> None:
         "CAUSEWAY_STATE_FILE": "/somewhere/state.json",
         "CAUSEWAY_ADMIN_TOKEN": "0123456789abcdef",
         "CAUSEWAY_CACHE_BYTES": "4096",
+        "CAUSEWAY_MONITORING": "off",
+        "CAUSEWAY_DATABASE_URL": "postgresql://user@host/name",
+        "CAUSEWAY_KEEP_DAYS": "7",
+        "CAUSEWAY_KEEP_BYTES": "10000000",
+        "CAUSEWAY_DRIFT_ROWS": "500",
+        "CAUSEWAY_DRIFT_S": "60",
         "CAUSEWAY_LOG_FORMAT": "json",
     }
-    state_file, token = "/somewhere/state.json", "0123456789abcdef"
-    expected = Settings("other:v1", 2, 1024, 5, 12.5, 100.0, 3, state_file, token, 4096, "json")
+    state_file, token, database = "/somewhere/state.json", "0123456789abcdef", "postgresql+psycopg://user@host/name"
+    monitoring = ("off", database, 7.0, 10_000_000, 500, 60.0)
+    expected = Settings("other:v1", 2, 1024, 5, 12.5, 100.0, 3, state_file, token, 4096, *monitoring, "json")
     assert Settings.from_env(environ) == expected
 
 

@@ -1,0 +1,125 @@
+"""Drift of real traffic, from the requests to whoever is told: /metrics, /drift, `causeway drift`, and the log."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from causeway.contract import Array
+from models.gradient_boosting import default_data
+from tests.conftest import ROOT, Server, environment, serving, wait_until
+
+WINDOW = 2_000
+FEATURE = "TX_AMOUNT"
+
+
+@pytest.fixture(scope="module")
+def rows() -> Array:
+    """Rows as the reference has them: of its last week, in no order."""
+    data = default_data(0)
+    assert data.time is not None
+    last_week = data.X[data.time >= data.time.max() - np.timedelta64(7, "D")]
+    return np.random.default_rng(0).permutation(last_week)
+
+
+@pytest.fixture(scope="module")
+def watched(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service of its own, with a prediction log of its own."""
+    folder = tmp_path_factory.mktemp("watched")
+    variables = {
+        "CAUSEWAY_STATE_FILE": str(folder / "state.json"),
+        "CAUSEWAY_DRIFT_ROWS": str(WINDOW),
+        "CAUSEWAY_DRIFT_S": "0",
+    }
+    with serving(home, folder / "log", **variables) as server:
+        yield server
+
+
+def ask(server: Server, X: Array) -> None:
+    answer = httpx.post(f"{server.url}/predict", json={"features": X.tolist()})
+    assert answer.status_code == 200, answer.text
+
+
+def drift(server: Server) -> dict[str, Any]:
+    (told,) = httpx.get(f"{server.url}/drift").json()["versions"]
+    return dict(told)
+
+
+def alarm(server: Server, column: str) -> float | None:
+    """The gauge, None where there is none."""
+    found = [
+        line.rpartition(" ")[2]
+        for line in httpx.get(f"{server.url}/metrics").text.splitlines()
+        if line.startswith("causeway_drift_alarm{") and f'column="{column}"' in line
+    ]
+    return float(found[0]) if found else None
+
+
+def test_a_shift_in_one_feature_is_told_everywhere_and_so_is_its_end(watched: Server, rows: Array, home: Path) -> None:
+    calm, later = rows[:WINDOW], rows[-WINDOW:]
+    shifted = calm.copy()
+    shifted[:, 0] += calm[:, 0].std()
+
+    ask(watched, calm)
+    wait_until(lambda: alarm(watched, FEATURE) == 0, "the first window", watched)
+    assert drift(watched)["latest"]["drifted"] == []
+
+    ask(watched, shifted)
+    wait_until(lambda: alarm(watched, FEATURE) == 1, "the alarm", watched)
+    told = drift(watched)
+    assert FEATURE in told["drifted_since"]
+    (column,) = [column for column in told["latest"]["columns"] if column["name"] == FEATURE]
+    assert column["mean"]["current"] == pytest.approx(float(shifted[:, 0].mean()), rel=1e-6)
+    assert any(each["is_exceeded"] for each in column["statistics"].values())
+    shown = causeway_drift(watched, home)
+    assert FEATURE in shown.splitlines()[3]
+
+    events = [json.loads(line) for line in watched.log.read_text().splitlines() if line.startswith("{")]
+    (begun,) = [event for event in events if event["event"] == "drift_alarm"]
+    assert FEATURE in begun["columns"]
+    assert begun["value"] > begun["threshold"]
+
+    ask(watched, later)
+    wait_until(lambda: alarm(watched, FEATURE) == 0, "the end of the alarm", watched)
+    assert FEATURE not in drift(watched)["drifted_since"]
+
+
+def test_refused_values_count_as_missing_and_out_of_range(watched: Server, rows: Array) -> None:
+    ask(watched, rows[:10])
+    url = f"{watched.url}/predict"
+    row = rows[0].tolist()
+    for value in (None, "1", -1.0, 1e9):
+        assert httpx.post(url, json={"features": [[value, *row[1:]]]}).status_code == 400
+
+    def counted() -> bool:
+        lines = httpx.get(f"{watched.url}/metrics").text.splitlines()
+        seen = {line for line in lines if line.startswith("causeway_refused_values_total{")}
+        return {
+            f'causeway_refused_values_total{{column="{FEATURE}",reason="missing"}} 1.0',
+            f'causeway_refused_values_total{{column="{FEATURE}",reason="not_a_number"}} 1.0',
+            f'causeway_refused_values_total{{column="{FEATURE}",reason="out_of_range"}} 2.0',
+        } <= seen
+
+    wait_until(counted, "the refused values", watched)
+
+
+def causeway_drift(server: Server, home: Path) -> str:
+    """What the command prints about the service's windows."""
+    variables = {"CAUSEWAY_STATE_FILE": str(server.log.parent / "state.json"), "CAUSEWAY_DRIFT_ROWS": str(WINDOW)}
+    result = subprocess.run(
+        [sys.executable, "-m", "causeway", "drift", "--since", "1h"],
+        cwd=ROOT,
+        env=environment(home, **variables),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return result.stdout
