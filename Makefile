@@ -21,7 +21,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-dev train port serve test bench wrk bench-start check format lock image clean
+.PHONY: help setup setup-dev train port serve prometheus test bench wrk bench-start check format lock image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,7 +63,16 @@ serve: port $(MODEL) ## train FAMILY if needed and serve it, or CAUSEWAY_MODEL=n
 	@$(BIN)/python -m causeway.port "$(PORT)" && $(WITH_MODEL) && \
 	($(BIN)/python -m causeway.first_call --port $(PORT) --while $$$$ &) && exec $(BIN)/bentoml serve --port $(PORT)
 
-test: setup-dev ## set up and run the tests
+# Debian's package, unpacked here: needs no root, and starts nothing. Tests that need it are skipped where it is not.
+prometheus: $(VENV)/prometheus
+
+$(VENV)/prometheus: | $(BIN)/python
+	@folder=$$(mktemp -d) && (cd "$$folder" && { apt-get download prometheus || { apt-get update && apt-get download prometheus; }; } \
+	  && dpkg-deb -x prometheus_*.deb unpacked) >/dev/null 2>&1 && mv "$$folder/unpacked" $@ \
+	  || echo "no Prometheus: there is no apt-get, or it has none" >&2; \
+	rm -rf "$$folder"
+
+test: setup-dev prometheus ## set up and run the tests
 	$(BIN)/python -m pytest
 
 bench: wrk $(VENV)/.bench ## measure Causeway beside its peers and write README.md's table (Linux, wrk; 12 minutes)
@@ -80,11 +89,13 @@ check: setup-dev ## lint, types, and generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python tools/readme.py --check
+	$(BIN)/python tools/dashboard.py --check
 
-format: setup-dev ## rewrite the code (ruff) and the generated parts of README.md
+format: setup-dev ## rewrite the code (ruff) and the generated parts of README.md and the dashboard
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python tools/readme.py
+	$(BIN)/python tools/dashboard.py
 
 # Two workarounds. `cd /`: BentoML 1.4.39 refuses a dockerfile_template outside of the working directory, which its own
 # temporary copy is (BentoML issue 5566). BUILDAH_FORMAT: podman's default image format has no HEALTHCHECK.

@@ -1,6 +1,7 @@
-"""Writes the parts of README.md that come from the code: the table of settings.
+"""Writes the parts of README.md that come from elsewhere: the table of settings, and tables of what was measured.
 
-`python tools/readme.py` rewrites them; with `--check` it only says whether they are true, by its exit code.
+`python tools/readme.py` rewrites them; with `--check` it only says whether they are true, by its exit code. (`make
+bench` writes its own.)
 """
 
 from __future__ import annotations
@@ -8,16 +9,20 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import json
 import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 
-README = Path(__file__).parent.parent / "README.md"
-BEGIN, END = "<!-- settings: written by `make format` -->\n", "<!-- end of settings -->\n"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+STUDIES = ("drift", "quality", "experiments")
+"""Files in load_tests/, each with its result in load_tests/results/."""
 
 
 def settings_table() -> str:
     """A Markdown table of the CAUSEWAY_* variables, their defaults, and the field docstrings of `Settings`."""
-    sys.path.insert(0, str(README.parent))
     from causeway.settings import Settings
 
     (definition,) = ast.parse(inspect.getsource(Settings)).body
@@ -33,12 +38,26 @@ def settings_table() -> str:
     return "| variable | default | meaning |\n|---|---|---|\n" + "".join(rows)
 
 
+def study_tables(name: str) -> str:
+    """What `python -m load_tests.NAME` found when it was last run."""
+    markdown: Callable[[object], str] = import_module(f"load_tests.{name}").markdown
+    return markdown(json.loads((ROOT / f"load_tests/results/{name}.json").read_text()))
+
+
+def parts() -> Iterator[tuple[str, str, str]]:
+    """The line before each part, the part, and the line after it."""
+    yield "<!-- settings: written by `make format` -->\n", settings_table(), "<!-- end of settings -->\n"
+    for name in STUDIES:
+        yield f"<!-- {name}: written by `make format` -->\n", study_tables(name), f"<!-- end of {name} -->\n"
+
+
 def main() -> int:
     """Runs the command line; the exit code is 1 where `--check` finds README.md out of date."""
-    text = README.read_text()
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    current = before + BEGIN + settings_table() + END + after
+    sys.path.insert(0, str(ROOT))
+    text = current = README.read_text()
+    for begin, part, end in parts():
+        before, rest = current.split(begin)
+        current = before + begin + part + end + rest.split(end)[1]
     if "--check" in sys.argv[1:]:
         if current != text:
             print("README.md is out of date; `make format` writes it again")
