@@ -65,6 +65,10 @@ def _shadowed(figure: str) -> str:
     return f"shadow.ratios.causeway_operated.{figure}.{FULL.swap_connections}"
 
 
+def _monitored(figure: str, connections: int) -> str:
+    return f"monitored.ratios.causeway_unmonitored.{figure}.{connections}"
+
+
 GOALS = (
     Goal("one row, 16 connections: requests/s over the ceiling's", _over("ceiling", "requests_per_s", 16), 0.70),
     Goal("64 connections: requests/s over the ceiling's", _over("ceiling", "requests_per_s", 64), 0.65),
@@ -80,6 +84,11 @@ GOALS = (
     Goal("16 connections: requests/s over FastAPI + ONNX Runtime", _over("fastapi_onnx", "requests_per_s", 16), 3.5),
     Goal("16 connections: p99 over FastAPI + ONNX Runtime's", _over("fastapi_onnx", "p99_ms", 16), at_most=1),
     Goal("1 000 rows a body: rows/s over ONNX Runtime in process", "thousand_rows.over_engine.causeway", 0.35),
+    Goal("everything on, 16 connections: requests/s over everything off", _monitored("requests_per_s", 16), 0.95),
+    Goal("everything on, 64 connections: the same", _monitored("requests_per_s", 64), 0.95),
+    Goal("everything on, 16 connections: p99 over everything off", _monitored("p99_ms", 16)),
+    Goal("everything on, 64 connections: the same", _monitored("p99_ms", 64)),
+    Goal("everything on, 16 connections: CPU per answer over everything off", _monitored("server_cpu_us", 16)),
     Goal("/metrics asked every second: p99 over that without", "scraped.ratios.causeway.p99_ms.64"),
     Goal("/metrics asked every second: p99.9 over that without", "scraped.ratios.causeway.p999_ms.64"),
     Goal("two workers on two cores: requests/s over one's", "two_workers.ratios.one_worker.requests_per_s.64"),

@@ -45,6 +45,15 @@ class Plan:
     some_connections: int = 64
     """Connections of wrk in `scraped`, `two_workers`, `dear`, and where `overload` measures the capacity."""
 
+    monitored_rounds: int = 9
+    """Rounds of `monitored`."""
+
+    monitored_s: int = 4
+    """Seconds of a run in it: long enough for what happens beside the requests to have begun."""
+
+    monitored_connections: tuple[int, ...] = (16, 64)
+    """Connections of wrk in it."""
+
     scraped_s: int = 5
     """Seconds of a run in `scraped`, with one question to /metrics in each."""
 
@@ -122,6 +131,9 @@ QUICK = Plan(
     warm_up_s=0,
     connections=(16,),
     slow_connections=(16,),
+    monitored_rounds=1,
+    monitored_s=1,
+    monitored_connections=(16,),
     scraped_s=2,
     large_body_bytes=2_000_000,
     dear_trees=60_000,

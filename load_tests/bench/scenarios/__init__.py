@@ -10,6 +10,7 @@ from load_tests.bench.bench import Bench
 NAMES = (
     "one_row",
     "thousand_rows",
+    "monitored",
     "scraped",
     "two_workers",
     "livez",
