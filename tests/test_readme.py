@@ -28,7 +28,8 @@ from causeway.training.dataset import split
 from models.simulator import Simulation, simulate
 from models.transactions import CONTRACT
 from models.windows import add_features
-from tests.conftest import PATIENCE_S, PUBLISHED, ROOT, free_port, wait_until
+from tests.conftest import PATIENCE_S, PUBLISHED, ROOT, answers, free_port, wait_until
+from tests.deploy.prometheus import which
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ def test_every_command_works_from_top_to_bottom(stranger: Stranger, tmp_path: Pa
     with stranger.running(f"exec make serve PORT={port}", log) as serving:
         wait_until(lambda: "Ready." in log.read_text() or serving.poll() is not None, "a line to paste")
         pasted = next(line for line in log.read_text().splitlines() if line.startswith("curl "))
-        assert json.loads(stranger.run("bash", "-c", pasted))["variant"] == "champion"
+        answered = json.loads(stranger.run("bash", "-c", pasted))
+        assert answered["variant"] == "champion"
         stranger.environment["CAUSEWAY_URL"] = f"http://127.0.0.1:{port}"
         for number, block in enumerate(todo):
             text = stranger.with_free_ports(block.text)
@@ -145,6 +147,11 @@ def test_every_command_works_from_top_to_bottom(stranger: Stranger, tmp_path: Pa
             elif block.note == "admin":
                 told = json.loads(stranger.run("bash", "-c", text))
                 assert told["code"] == "change_refused", token  # it is champion since the rollout
+            elif block.note == "feedback":
+                told = json.loads(stranger.run("bash", "-c", text.replace("8c1f...", answered["request_id"])))
+                assert (told["accepted"], told["unknown"]) == (1, [])
+            elif block.note == "watch":
+                watches(stranger, text, tmp_path)
             elif block.note:
                 (stranger.folder / block.note).write_text(text)
             elif block.language == "python":
@@ -163,6 +170,19 @@ def test_every_command_works_from_top_to_bottom(stranger: Stranger, tmp_path: Pa
             else:
                 stranger.run("bash", "-euo", "pipefail", "-c", text)
     assert (stranger.folder / "fraud.bentomodel").is_file()
+
+
+def watches(stranger: Stranger, text: str, folder: Path) -> None:
+    """Prometheus starts with that command, where there is one, on a port of its own and with its data elsewhere."""
+    if (found := which("prometheus")) is None:
+        return
+    address = f"127.0.0.1:{free_port()}"
+    own = f" --web.listen-address={address} --storage.tsdb.path={folder / 'data'}"
+    script = text.strip().replace("prometheus", str(found), 1) + own
+    with stranger.running(f"exec {script}", folder / "prometheus") as running:
+        ready = f"http://{address}/-/ready"
+        wait_until(lambda: answers(ready) or running.poll() is not None, "Prometheus")
+        assert running.poll() is None, (folder / "prometheus").read_text()
 
 
 @contextmanager

@@ -24,9 +24,14 @@ UNPACKED = ROOT / ".venv" / "prometheus" / "usr" / "bin"
 FOLDER = ROOT / "deploy" / "prometheus"
 
 
+def which(name: str) -> str | None:
+    """Where the program is; None where it is not."""
+    return shutil.which(name, path=f"{os.environ['PATH']}{os.pathsep}{UNPACKED}")
+
+
 def program(name: str) -> str:
-    """Where the program is; skips the test where it is not."""
-    found = shutil.which(name, path=f"{os.environ['PATH']}{os.pathsep}{UNPACKED}")
+    """The same; skips the test where it is not."""
+    found = which(name)
     if found is None:
         pytest.skip(f"there is no {name}: `make prometheus` gets it where there is apt-get")
     return found
