@@ -122,7 +122,7 @@ def asked(url: str) -> Iterator[None]:
 def test_every_panel_and_every_rule_has_data_of_a_served_process(home: Path, tmp_path: Path) -> None:
     with (
         serving(
-            home, tmp_path / "log", CAUSEWAY_WORKERS="2", CAUSEWAY_DRIFT_ROWS="100", CAUSEWAY_DRIFT_S="1"
+            home, tmp_path / "log", CAUSEWAY_WORKERS="2", CAUSEWAY_DRIFT_ROWS="250", CAUSEWAY_DRIFT_S="1"
         ) as server,
         asked(server.url),
         scraping(server.url, tmp_path) as prometheus,
