@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from causeway import errors, tracing
+from causeway.monitoring import batch
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -45,9 +46,9 @@ class Request:
     __slots__ = (
         "_is_withheld",
         "_unread_bytes",
+        "answered",
         "headers",
         "id",
-        "phases",
         "receive",
         "scope",
         "started",
@@ -61,8 +62,8 @@ class Request:
         self.scope = scope
         self.receive = receive
         self.variant: tuple[str, str] | None = None
-        self.phases: Phases | None = None
-        """Of what was answered with predictions."""
+        self.answered: batch.Answer | None = None
+        """What it was answered with, where that was predictions."""
         self.trace: tracing.Trace | None = None
         self.headers: Headers = dict(scope["headers"])
         chunked = b"transfer-encoding" in self.headers

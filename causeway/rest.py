@@ -12,7 +12,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -41,13 +41,11 @@ from causeway.deployment import Deployment, state_path
 from causeway.drifts import Drifts
 from causeway.feedback import Feedback
 from causeway.monitoring import folder, process
-from causeway.monitoring.batch import Record
 from causeway.monitoring.metrics import FLUSH_S, Metrics
 from causeway.monitoring.place import where
 from causeway.monitoring.recorder import Recorder
 from causeway.settings import Settings
 from causeway.shadow import Busyness
-from causeway.variant import Variant
 
 BENTOML_PATHS = ("/schema.json", "/livez", "/readyz", "/healthz")
 BENTOML_STATIC = "/static_content/"
@@ -55,9 +53,6 @@ READ = ("GET", "HEAD")
 TRACED = ("/predict", "/feedback")
 """Paths whose requests get a span; probes and scrapes would drown them."""
 
-
-PINNED = "pinned"
-"""The variant, in the prediction log, of a request that asked for a version: it says nothing of the shares."""
 
 REFUSED_VALUES = (errors.MissingName, errors.NotANumber, errors.NotFinite, errors.NotAnInteger, errors.OutOfRange)
 """Refusals that name a feature, whose value they refuse."""
@@ -125,7 +120,11 @@ class Rest:
         finally:
             self._in_flight -= 1
         seconds = time.perf_counter() - request.started
-        self._metrics.answered(path, answer.status, seconds, request.variant, request.phases)
+        if request.answered is None or self._recorder is None:
+            self._metrics.answered(path, answer.status, seconds, request.variant)
+        else:
+            trace_id = None if request.trace is None else request.trace.trace_id
+            self._recorder.note((request.id, request.started, seconds, request.answered, trace_id))
         if spans is not None and span is not None:
             spans.end(span, answer.status, request.variant)
 
@@ -143,18 +142,21 @@ class Rest:
                 # What lives as long as the process is not looked at again: full collections took 100 ms and more.
                 gc.collect()
                 gc.freeze()
+            elif message["type"].startswith("lifespan.shutdown"):
+                await self._end(background)  # before that is sent: the server does not wait for what comes after
             await send(message)
 
-        try:
-            await self._app(scope, receive, send_settled)
-        finally:
-            for task in background:
-                task.cancel()
-            self._deployment.stop()
-            self._metrics.flush()
-            for part in (self._labels, self._recorder, self._spans):
-                if part is not None:
-                    await asyncio.to_thread(part.close)
+        await self._app(scope, receive, send_settled)
+
+    async def _end(self, background: Sequence[asyncio.Task[None]]) -> None:
+        """Lets go of everything, and writes what is still in memory."""
+        for task in background:
+            task.cancel()
+        self._deployment.stop()
+        for part in (self._labels, self._recorder, self._spans):
+            if part is not None:
+                await asyncio.to_thread(part.close)
+        self._metrics.flush()
 
     async def _count(self) -> None:
         busyness = Busyness()
@@ -206,10 +208,9 @@ class Rest:
         latency_ms = (ready - request.started) * 1000
         answer = (scored.predictions, request.id, latency_ms)
         body = variant.encode(*answer) if len(X) <= codec.PIECE_ROWS else await variant.encode.large(*answer)
-        encoded = time.perf_counter()
-        request.phases = phases = (decoded - arrived, scored.queue_s, scored.compute_s, encoded - ready)
-        if self._recorder is not None:
-            self._recorder.note(_record(request, asked, variant, X, scored, encoded))
+        phases = (decoded - arrived, scored.queue_s, scored.compute_s, time.perf_counter() - ready)
+        is_pinned = asked.model_version is not None
+        request.answered = (X, scored.predictions, variant.labels, is_pinned, asked.routing_key, *phases)
         return json_answer(200, body, request.id, _server_timing(arrived - request.started, phases, scored))
 
     async def _feedback(self, request: Request) -> Answer:
@@ -367,24 +368,6 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, Array]) -> Ar
     finally:
         working.cancel()
         leaving.cancel()
-
-
-def _record(
-    request: Request, asked: RequestHeaders, variant: Variant, X: Array, scored: Scored, encoded: float
-) -> Record:
-    """What the prediction log keeps of an answer that was encoded at that time."""
-    assert request.phases is not None
-    decode_s, queue_s, compute_s, _ = request.phases
-    return (
-        request.id,
-        request.started,
-        variant.labels if asked.model_version is None else (PINNED, variant.version.tag),
-        X,
-        scored.predictions,
-        (decode_s, queue_s, compute_s, encoded - request.started),
-        asked.routing_key,
-        None if request.trace is None else request.trace.trace_id,
-    )
 
 
 def _server_timing(receive_s: float, phases: Phases, scored: Scored) -> tuple[bytes, bytes]:

@@ -59,9 +59,6 @@ LEFT_OUT = ("sampled", "backlog", "disk", "unreadable")
 Labels = tuple[str, str]
 """A variant's role and its version's tag."""
 
-Phases = tuple[float, float, float, float]
-"""Seconds that a request spent in each of `PHASES`."""
-
 
 class Metrics:
     """The metrics of one process, kept in `registry`."""
@@ -244,8 +241,8 @@ class Metrics:
         _begin(self._feedback, ((result,) for result in FEEDBACK))
         _begin(self._pause, ((str(generation),) for generation in range(3)))
         self._asked: Callable[[], tuple[int, int]] = lambda: (0, 0)
-        self._phases: list[Phases] = []
-        self._batches_rows: list[int] = []
+        self._predicted: defaultdict[Labels, list[NDArray[np.float64]]] = defaultdict(list)
+        self._released: defaultdict[str, list[int]] = defaultdict(list)
         self._lags: list[float] = []
         self._pauses: deque[tuple[int, float]] = deque()
         self._waiting_scores: dict[str, tuple[Output, deque[Array]]] = {}
@@ -257,18 +254,18 @@ class Metrics:
         """From now on `flush` shows what these say: requests that are being answered, and rows that wait."""
         self._asked = lambda: (in_flight(), queued_rows())
 
-    def answered(
-        self,
-        endpoint: str,
-        status: int,
-        seconds: float,
-        variant: Labels | None = None,
-        phases: Phases | None = None,
-    ) -> None:
-        """Notes one answered request, which variant it was given to, and where its time went."""
+    def answered(self, endpoint: str, status: int, seconds: float, variant: Labels | None = None) -> None:
+        """Notes one answered request, and which variant it was given to."""
         self._seconds[endpoint, status, variant].append(seconds)
-        if phases is not None:
-            self._phases.append(phases)
+
+    def predicted(self, variants: Sequence[Labels], numbers: NDArray[np.float64]) -> None:
+        """Notes requests to /predict that were answered with 200, by their variants.
+
+        numbers: (n, 6), when each began (which is not looked at), and seconds: latency, then as `PHASES`.
+        """
+        for labels in set(variants):
+            of_it = [variant == labels for variant in variants]
+            self._predicted[labels].append(numbers if all(of_it) else numbers[of_it])
 
     def refused(self, code: str) -> None:
         """Notes one request that got no prediction."""
@@ -276,8 +273,7 @@ class Metrics:
 
     def batch(self, n_rows: int, released: str) -> None:
         """Notes one call of the engine."""
-        self._noted[self._batches, released] += 1
-        self._batches_rows.append(n_rows)
+        self._released[released].append(n_rows)
 
     def scored(self, version: ModelVersion, predictions: Array) -> None:
         """Notes predictions (n_rows, output width) of a version; in any thread."""
@@ -360,16 +356,18 @@ class Metrics:
                 self._variant_requests.labels(*variant, str(status)).inc(len(seconds))
                 if status == 200:
                     self._variant_duration.labels(*variant).observe_all(seconds)
+        self._flush_predicted()
         for tag, (output, waiting) in list(self._waiting_scores.items()):  # others may add to it meanwhile
             if waiting:
                 self._count_scores(tag, output, waiting)
         noted, self._noted = self._noted, Tally()
         for (counter, *labels), n in noted.items():
             counter.labels(*labels).inc(n)
-        batches, self._batches_rows = self._batches_rows, []
-        self._rows.inc(sum(batches))
-        self._batch_rows.observe_all(batches)
-        self._flush_phases()
+        batches, self._released = self._released, defaultdict(list)
+        for released, n_rows in batches.items():
+            self._batches.labels(released).inc(len(n_rows))
+            self._batch_rows.observe_all(n_rows)
+            self._rows.inc(sum(n_rows))
         self._flush_process()
 
     def exposition(self) -> str:
@@ -380,10 +378,16 @@ class Metrics:
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry).decode()
 
-    def _flush_phases(self) -> None:
-        phases, self._phases = self._phases, []
-        for name, seconds in zip(PHASES, np.array(phases).reshape(-1, len(PHASES)).T, strict=True):
-            self._phase.labels(name).observe_all(seconds)
+    def _flush_predicted(self) -> None:
+        predicted, self._predicted = self._predicted, defaultdict(list)
+        for variant, parts in predicted.items():
+            _, latencies, *phases = np.concatenate(parts).T
+            self._requests.labels("/predict", "200").inc(len(latencies))
+            self._duration.labels("/predict").observe_all(latencies)
+            self._variant_requests.labels(*variant, "200").inc(len(latencies))
+            self._variant_duration.labels(*variant).observe_all(latencies)
+            for name, seconds in zip(PHASES, phases, strict=True):
+                self._phase.labels(name).observe_all(seconds)
 
     def _flush_process(self) -> None:
         lags, self._lags = self._lags, []
@@ -410,7 +414,7 @@ class Silent(Metrics):
     def answered(self, *_: object, **__: object) -> None:
         """Notes nothing."""
 
-    refused = batch = scored = looked_up = refused_value = feedback = lagged = collected = gpu = answered
+    refused = batch = predicted = scored = looked_up = refused_value = feedback = lagged = collected = gpu = answered
 
     def flush(self) -> None:
         """There is nothing to count."""

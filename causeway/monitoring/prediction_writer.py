@@ -65,7 +65,7 @@ def rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
             tag,
             X,
             scores,
-            (decode_s, queue_s, compute_s, latency_s),
+            (latency_s, decode_s, queue_s, compute_s, _),
             routing_key,
             trace_id,
         ) in predictions

@@ -15,9 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from causeway import logs
 from causeway.monitoring import sampling, spool
-from causeway.monitoring.batch import Record, RefusedValue, pack, sample, sample_counts
+from causeway.monitoring.batch import Columns, Record, RefusedValue, pack, sample, sample_counts
 from causeway.monitoring.keeper_process import KeeperProcess
 
 BATCH = 256
@@ -43,7 +46,10 @@ END_S = 5.0
 
 
 class Observer(Protocol):
-    """What is told about rows that do not get into the log."""
+    """What is told about what was noted, and about rows that do not get into the log."""
+
+    def predicted(self, variants: Sequence[tuple[str, str]], numbers: NDArray[np.float64]) -> None:
+        """So many requests were answered: role and tag of each one's variant, and numbers (n, 6) as `Columns` has."""
 
     def left_out(self, reason: str, n_rows: int) -> None:
         """So many rows were left out: `sampled`, `backlog` (the spool is full) or `disk` (it cannot be written)."""
@@ -66,7 +72,7 @@ class Recorder:
     def note(self, record: Record) -> None:
         """Takes one answered request. Its arrays must not be changed any more."""
         self._noted.append(record)
-        if len(self._noted) >= BATCH or record[3].nbytes > LARGE_BYTES:
+        if len(self._noted) >= BATCH or record[3][0].nbytes > LARGE_BYTES:
             self.flush()
 
     def refused_value(self, tag: str, column: str, reason: str) -> None:
@@ -79,20 +85,25 @@ class Recorder:
         refused, self._refused = self._refused, Counter()
         if not records and not refused:
             return
+        columns = Columns.of(records) if records else None
+        n_rows = columns.n_rows if columns else 0
+        if columns:
+            self._metrics.predicted(columns.variants, columns.numbers)
         reason = self._writer.full()
         if reason is not None:
-            self._metrics.left_out(reason, _n_rows(records))
+            self._metrics.left_out(reason, n_rows)
             return
         factor = self._writer.factor
         if factor > 1:
-            noted = _n_rows(records)
-            records = sample(records, 1 / factor, self._rng)
+            chosen = sample(range(len(records)), 1 / factor, self._rng)
+            columns = columns.take(chosen) if columns and chosen else None
             refused = Counter(sample_counts(refused, 1 / factor, self._rng))
-            self._metrics.left_out("sampled", noted - _n_rows(records))
-            if not records and not refused:
+            noted, n_rows = n_rows, columns.n_rows if columns else 0
+            self._metrics.left_out("sampled", noted - n_rows)
+            if not columns and not refused:
                 return
-        payload = pack(records, refused, factor=factor, clock=time.time() - time.perf_counter())
-        self._writer.put(Packed(payload, _n_rows(records)))
+        payload = pack(columns, refused, factor=factor, clock=time.time() - time.perf_counter())
+        self._writer.put(Packed(payload, n_rows))
 
     def close(self) -> None:
         """Writes what was noted, and ends the thread and the keeper; takes seconds."""
@@ -189,7 +200,3 @@ class Writer:
             logs.get().error("spool_failed", folder=str(self._folder), reason=trouble)
         else:
             logs.get().info("spool_written", folder=str(self._folder))
-
-
-def _n_rows(records: Sequence[Record]) -> int:
-    return sum(len(record[3]) for record in records)

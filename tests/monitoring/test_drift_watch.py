@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine, select
 
 from causeway.drift.window import Window
-from causeway.monitoring.batch import Prediction
+from causeway.monitoring.batch import Prediction, Seconds
 from causeway.monitoring.database import connect, drift_windows, sqlite_url
 from causeway.monitoring.drift_watch import PART_S, DriftWatch
 from causeway.monitoring.model_metrics import ModelMetrics
@@ -39,7 +39,7 @@ def answered(n: int, at: float, shift: float = 0.0, tag: str = TAG) -> list[Pred
     X = rows(n, shift)
     p = scores(X)[:, None]
     return [
-        Prediction(str(i), at, "champion", tag, X[i : i + 1], p[i : i + 1], (0.0, 0.0, 0.0, 0.0), None, None)
+        Prediction(str(i), at, "champion", tag, X[i : i + 1], p[i : i + 1], Seconds(0, 0, 0, 0, 0), None, None)
         for i in range(n)
     ]
 

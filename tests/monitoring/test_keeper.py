@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine, func, select
 
 from causeway.monitoring import keeper, keeper_process
-from causeway.monitoring.batch import Record, pack
+from causeway.monitoring.batch import Columns, Record, pack
 from causeway.monitoring.database import connect, predictions, spool_positions
 from causeway.monitoring.keeper import Keeper
 from causeway.monitoring.model_metrics import ModelMetrics
@@ -68,11 +68,15 @@ def engine(settings: Settings) -> Iterator[Engine]:
 
 
 def append(writer: Spool, *records: Record) -> None:
-    writer.append(pack(records, {}, factor=1, clock=time.time() - time.perf_counter()), _n_rows(records), time.time())
+    writer.append(packed(records), _n_rows(records), time.time())
 
 
-def _n_rows(records: tuple[Record, ...]) -> int:
-    return sum(len(each[3]) for each in records)
+def packed(records: Sequence[Record], factor: int = 1) -> bytes:
+    return pack(Columns.of(records), {}, factor=factor, clock=time.time() - time.perf_counter())
+
+
+def _n_rows(records: Sequence[Record]) -> int:
+    return sum(len(answer[0]) for _, _, _, answer, _ in records)
 
 
 def drain(keeping: Keeper) -> None:
@@ -94,13 +98,14 @@ def test_rows_are_what_was_noted(folder: Path, started: Callable[[], Keeper], en
     drain(started())
     with engine.connect() as connection:
         rows = connection.execute(select(predictions).order_by(predictions.c.id)).all()
-    for row, (request_id, _, (role, tag), X, scores, seconds, key, trace) in zip(rows, noted, strict=True):
+    for row, (request_id, _, latency, answer, trace) in zip(rows, noted, strict=True):
+        X, scores, (role, tag), _, key, *seconds = answer
         assert (row.request_id, row.variant, row.model_version, row.n_rows) == (request_id, role, tag, len(X))
         assert (row.routing_key, row.trace_id) == (key, trace)
         np.testing.assert_array_equal(np.array(json.loads(row.features), np.float32), X)
         np.testing.assert_array_equal(np.array(json.loads(row.predictions), np.float32), scores)
-        in_ms = (row.decode_ms, row.queue_ms, row.compute_ms, row.latency_ms)
-        assert in_ms == pytest.approx([1000 * each for each in seconds])
+        in_ms = (row.latency_ms, row.decode_ms, row.queue_ms, row.compute_ms)
+        assert in_ms == pytest.approx([1000 * each for each in (latency, *seconds[:-1])])
         assert abs(row.time - time.time()) < 60
     writer.close()
 
@@ -381,7 +386,7 @@ def test_a_value_that_a_frame_samples_already_is_not_sampled_again(
     keeping._sampling.factor = 4
     records = tuple(record(str(n)) for n in range(400))
     for factor in (1, 4):
-        writer.append(pack(records, {}, factor=factor, clock=time.time() - time.perf_counter()), 400, time.time())
+        writer.append(packed(records, factor), 400, time.time())
     drain(keeping)
     assert len(logged(engine)) == 100 + 400
     assert left_out(registry, "sampled") == 300

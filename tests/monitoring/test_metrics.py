@@ -111,8 +111,9 @@ def series(registry: CollectorRegistry, name: str) -> dict[tuple[str, ...], floa
 def test_where_the_time_of_answers_went_and_how_large_batches_were_is_counted() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    for phases in ((0.001, 0.002, 0.003, 0.004), None, (0.25, 0.5, 0.125, 1.0)):
-        metrics.answered("/predict", 200, 2.0, ("champion", "fraud:a"), phases)
+    numbers = np.array([(5.0, 0.5, 0.001, 0.002, 0.003, 0.004), (6.0, 2.0, 0.25, 0.5, 0.125, 1.0)])
+    metrics.predicted([("champion", "fraud:a"), ("canary", "fraud:b")], numbers)
+    metrics.answered("/predict", 400, 2.0)
     for n_rows in (1, 16, 17):
         metrics.batch(n_rows, "full")
     for _ in range(2):
@@ -124,6 +125,11 @@ def test_where_the_time_of_answers_went_and_how_large_batches_were_is_counted() 
             ("encode",): 1.004,
         }
         assert set(series(registry, "causeway_phase_seconds_count").values()) == {2}
+        assert series(registry, "causeway_variant_duration_seconds_sum") == {
+            ("fraud:a", "champion"): 0.5,
+            ("fraud:b", "canary"): 2.0,
+        }
+        assert series(registry, "causeway_requests_total")["/predict", "200"] == 2
         buckets = series(registry, "causeway_batch_rows_bucket")
         assert [buckets[bound,] for bound in ("1.0", "8.0", "16.0", "32.0", "16384.0")] == [1, 1, 2, 3, 3]
 

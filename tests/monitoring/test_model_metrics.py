@@ -70,13 +70,14 @@ PROCESS = """
 from causeway.monitoring import folder
 folder.join()
 import sys
+import numpy as np
 from prometheus_client import CollectorRegistry
 from causeway.monitoring.metrics import Metrics
 from causeway.monitoring.model_metrics import ModelMetrics
 if sys.argv[1] == "worker":
     metrics = Metrics(CollectorRegistry())
     metrics.watch(in_flight=lambda: 4, queued_rows=lambda: 30)
-    metrics.answered("/predict", 200, 0.01, ("champion", "fraud:a"), (0.001, 0.002, 0.003, 0.004))
+    metrics.predicted([("champion", "fraud:a")], np.array([(0, 0.01, 0.001, 0.002, 0.003, 0.004)]))
     metrics.left_out("disk", 2)
     metrics.gpu(0, 0.5, 1, 2)
 else:

@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 
@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from causeway.monitoring import keeper_process, recorder, sampling
 from causeway.monitoring.backlog import Backlog, Taken
-from causeway.monitoring.batch import Record, pack, sample, unpack
+from causeway.monitoring.batch import PINNED, Columns, Record, pack, sample, unpack
 from causeway.monitoring.recorder import Recorder
 from tests.conftest import wait_until
 
@@ -23,7 +24,13 @@ RNG = np.random.default_rng(0)
 
 
 class LeftOut(Counter[str]):
-    """What a recorder told about rows that it left out."""
+    """What a recorder told about rows that it left out, and how many requests it told about."""
+
+    n_predicted = 0
+
+    def predicted(self, variants: Sequence[tuple[str, str]], numbers: NDArray[np.float64]) -> None:
+        assert numbers.shape == (len(variants), 6)
+        self.n_predicted += len(variants)
 
     def left_out(self, reason: str, n_rows: int) -> None:
         self[reason] += n_rows
@@ -32,7 +39,7 @@ class LeftOut(Counter[str]):
 def record(request_id: str, n_rows: int = 1, width: int = 3) -> Record:
     X = RNG.normal(size=(n_rows, width)).astype(np.float32)
     scores = RNG.random((n_rows, 1)).astype(np.float32)
-    return (request_id, time.perf_counter(), CHAMPION, X, scores, (1e-5, 2e-5, 3e-5, 1e-3), None, None)
+    return (request_id, time.perf_counter(), 1e-3, (X, scores, CHAMPION, False, None, 1e-5, 2e-5, 3e-5, 4e-5), None)
 
 
 def everything(folder: Path) -> Taken:
@@ -65,35 +72,43 @@ def left_out() -> LeftOut:
             st.floats(0, 1e6),
             st.sampled_from([CHAMPION, ("canary", "tiny:b")]),
             st.integers(1, 5),
-            st.integers(1, 4),
+            st.booleans(),
             st.none() | st.just("a key"),
             st.none() | st.just("0af7651916cd43dd8448eb211c80319c"),
         )
     )
 )
 def test_what_is_unpacked_is_what_was_packed(
-    given: list[tuple[str, float, tuple[str, str], int, int, str, str]],
+    given: list[tuple[str, float, tuple[str, str], int, bool, str, str]],
 ) -> None:
     records = [
         (
             request_id,
             started,
-            variant,
-            RNG.normal(size=(n_rows, width)).astype(np.float32),
-            np.full((n_rows, 1), np.nan, np.float32),
-            (0.0, 1e-6, 1e-3, 1.0),
-            key,
+            1.5,
+            (
+                RNG.normal(size=(n_rows, 3 if variant == CHAMPION else 2)).astype(np.float32),
+                np.full((n_rows, 1), np.nan, np.float32),
+                variant,
+                is_pinned,
+                key,
+                0.0,
+                1e-6,
+                1e-3,
+                1.0,
+            ),
             trace,
         )
-        for request_id, started, variant, n_rows, width, key, trace in given
+        for request_id, started, variant, n_rows, is_pinned, key, trace in given
     ]
     refused = {("tiny:a", "x", "missing"): 2}
-    batch = unpack(pack(records, refused, factor=4, clock=1e9))
+    columns = Columns.of(records) if records else None
+    batch = unpack(pack(columns, refused, factor=4, clock=1e9))
     assert (batch.refused, batch.factor) == (refused, 4)
     for prediction, expected in zip(batch.predictions, records, strict=True):
-        request_id, started, variant, X, scores, seconds, key, trace = expected
-        assert prediction[:4] == (request_id, 1e9 + started, *variant)
-        assert prediction.seconds == seconds
+        request_id, started, latency, (X, scores, (role, tag), is_pinned, key, *seconds), trace = expected
+        assert prediction[:4] == (request_id, 1e9 + started, PINNED if is_pinned else role, tag)
+        assert prediction.seconds == (latency, *seconds)
         assert (prediction.routing_key, prediction.trace_id) == (key, trace)
         np.testing.assert_array_equal(prediction.X, X, strict=True)
         np.testing.assert_array_equal(prediction.predictions, scores, strict=True)
@@ -111,7 +126,7 @@ def test_what_is_noted_is_in_the_spool_when_the_recorder_is_closed(folder: Path,
     taken = everything(folder)
     assert [each.request_id for each in taken.predictions] == [str(n) for n in range(1000)]
     for each, expected in zip(taken.predictions, records, strict=True):
-        np.testing.assert_array_equal(each.X, expected[3])
+        np.testing.assert_array_equal(each.X, expected[3][0])
         assert abs(each.time - before) < 60
     assert taken.refused == {("tiny:a", "x", "out_of_range"): 1}
     assert left_out == {}
