@@ -29,6 +29,7 @@ try:
     settings, spans = Settings.from_env(), Spans.from_env()
 except InvalidSetting as exc:
     sys.exit(exc.message)
+logs.configure(settings.log_format)
 folder.join()
 metrics = (Metrics if settings.monitoring == "on" else Silent)(REGISTRY)
 deployment = Deployment(settings, metrics)
@@ -48,7 +49,6 @@ class Causeway:
     model = ModelReference(settings.model)
 
     def __init__(self) -> None:
-        logs.configure(settings.log_format)
         deployment.start(built_with())
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]

@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if (args.data is None) != (args.label is None):
         parser.error("--data and --label belong together")
+    if args.data is None and (args.time or args.entity):
+        parser.error("--time and --entity are columns of --data")
     try:
         family = models.family(args.family)
         tag = _stored(family.NAME) if args.if_missing else None
@@ -107,7 +109,8 @@ def _data(family: models.Family, args: argparse.Namespace) -> Dataset:
         _say("Preparing the family's own data")
         return family.default_data(args.seed)
     _say(f"Reading {args.data}")
-    return models.dataset(family, tables.read(args.data), args.label, args.data.name)
+    columns = {name: column for name, column in (("time", args.time), ("entity", args.entity)) if column is not None}
+    return models.dataset(family, tables.read(args.data), args.label, args.data.name, **columns)
 
 
 def _measure(model: bytes, test: Dataset, trained: Trained) -> gate.Measured:
@@ -179,6 +182,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("family", help="a file in models/, without .py")
     parser.add_argument("--data", type=Path, help="a .parquet or .csv file to train on, not the family's own")
     parser.add_argument("--label", help="the column of --data that holds 0 or 1")
+    parser.add_argument("--time", help="the column of --data that says when a row happened, if not the family's own")
+    parser.add_argument("--entity", help="the column that says whose it is, if not the family's own")
     parser.add_argument("--seed", type=_whole(0), default=0, help="seed of data, split and training (default 0)")
     parser.add_argument("--delay-days", type=_whole(0), default=7, help="days until labels are known (default 7)")
     parser.add_argument(

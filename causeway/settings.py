@@ -53,7 +53,7 @@ class Settings:
     """Memory for answers that are kept, in bytes a version, for requests with exactly the same rows; 0 keeps none."""
 
     monitoring: str = "on"
-    """`on`, or `off`: no prediction log, no feedback, no drift, and of the metrics only those of the deployment."""
+    """`on`, or `off`: no prediction log, no feedback, no drift, and no figures of requests in /metrics."""
 
     database_url: str = field(default="", repr=False)
     """Where predictions and labels are kept: postgresql://user:password@host/name; empty, SQLite beside the state."""
@@ -67,7 +67,7 @@ class Settings:
     drift_rows: int = 1_000
     """Rows in a window for drift, at least."""
 
-    drift_s: float = 10.0
+    drift_s: float = 300.0
     """Seconds that such a window lasts, at least."""
 
     log_format: str = "auto"
@@ -131,10 +131,24 @@ def _choice(*choices: str) -> Callable[[str, str], str]:
 
 
 def _database(variable: str, value: str) -> str:
-    """With the driver that is installed: psycopg, of which SQLAlchemy's own default is the predecessor."""
+    """With the driver that is installed: psycopg, of which SQLAlchemy's own default is the predecessor.
+
+    What is refused is never told, nor what SQLAlchemy says of it: passwords are in there.
+    """
+    from sqlalchemy import make_url  # takes 0.1 s, and few set it
+    from sqlalchemy.exc import ArgumentError
+
     scheme, separator, rest = value.partition("://")
-    if not separator or scheme not in ("postgresql", "postgresql+psycopg", "postgres") or not rest:
-        raise InvalidSetting(variable, "...", "a URL such as postgresql://user:password@host/name")
+    try:
+        url = make_url(f"postgresql+psycopg://{rest}")
+    except (ArgumentError, ValueError):
+        url = None
+    is_known = bool(separator and rest) and scheme in ("postgresql", "postgresql+psycopg", "postgres")
+    # An unescaped @ in the password ends up in the host, and so does the form with key=value.
+    if not is_known or url is None or re.search(r"[@=\s]", f"{url.host}{url.database}"):
+        raise InvalidSetting(variable, "...", "a URL such as postgresql://user:password@host/name, escaped as URLs are")
+    if any("password" in name.lower() for name in url.query):
+        raise InvalidSetting(variable, "...", "a URL whose password is before the host, not among its parameters")
     return f"postgresql+psycopg://{rest}"
 
 

@@ -1,7 +1,8 @@
 """The use case: one file per model family, all with the same surface, found by its file name.
 
 A family has NAME (its model's name in the store), CONTRACT, a frozen dataclass Params, and the functions of `Family`.
-It may have `from_table(table, label, source)` where a user's table needs more than the contract's columns.
+It may have `from_table(table, label, source)` where a user's table needs more than the contract's columns; that takes
+`time` and `entity` too, the names of columns, where `--time` and `--entity` are to work.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Protocol, cast
 import pandas as pd
 
 from causeway.contract import Contract
-from causeway.errors import UnknownFamily
+from causeway.errors import TableRefused, UnknownFamily
 from causeway.tag import NAME_RULE, is_name
 from causeway.training import Dataset, Trained
 
@@ -71,12 +72,15 @@ def families() -> list[str]:
     return found
 
 
-def dataset(family: Family, table: pd.DataFrame, label: str, source: str) -> Dataset:
-    """The user's `table` as the family's dataset. Raises `TableRefused`."""
+def dataset(family: Family, table: pd.DataFrame, label: str, source: str, **columns: str) -> Dataset:
+    """The user's `table` as the family's dataset; `columns` name its `time` and `entity`. Raises `TableRefused`."""
+    missing = [name for name in columns.values() if name not in table.columns]
+    if missing:
+        raise TableRefused(f"{source} lacks the column {' and '.join(missing)}", missing=missing)
     from_table = getattr(family, "from_table", None)
     if from_table is not None:
-        return cast(Dataset, from_table(table, label, source))
-    return Dataset.from_table(family.CONTRACT, table, label, source=source)
+        return cast(Dataset, from_table(table, label, source, **columns))
+    return Dataset.from_table(family.CONTRACT, table, label, source=source, **columns)
 
 
 def _files() -> list[str]:

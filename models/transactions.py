@@ -53,9 +53,9 @@ def default_data(seed: int) -> Dataset:
     return from_table(recent, LABEL, f"{EVALUATED_DAYS} days of simulated transactions, seed {seed}")
 
 
-def from_table(table: pd.DataFrame, label: str, source: str) -> Dataset:
-    """The dataset of a table with the contract's columns; TX_DATETIME and CUSTOMER_ID are used where they are there."""
-    data = Dataset.from_table(CONTRACT, table, label, source=source, time=TIME, entity=ENTITY)
+def from_table(table: pd.DataFrame, label: str, source: str, time: str = TIME, entity: str = ENTITY) -> Dataset:
+    """The dataset of a table with the contract's columns; those of time and customer are used where they are there."""
+    data = Dataset.from_table(CONTRACT, table, label, source=source, time=time, entity=entity)
     return data.with_slices(slices(data.X))
 
 

@@ -49,7 +49,9 @@ def ask(server: Server, X: Array) -> None:
 
 
 def drift(server: Server) -> dict[str, Any]:
-    (told,) = httpx.get(f"{server.url}/drift").json()["versions"]
+    answer = httpx.get(f"{server.url}/drift")
+    assert answer.status_code == 200, answer.text
+    (told,) = answer.json()["versions"]
     return dict(told)
 
 
@@ -79,8 +81,9 @@ def test_a_shift_in_one_feature_is_told_everywhere_and_so_is_its_end(watched: Se
     (column,) = [column for column in told["latest"]["columns"] if column["name"] == FEATURE]
     assert column["mean"]["current"] == pytest.approx(float(shifted[:, 0].mean()), rel=1e-6)
     assert any(each["is_exceeded"] for each in column["statistics"].values())
-    shown = causeway_drift(watched, home)
-    assert FEATURE in shown.splitlines()[3]
+    shown = [line.split() for line in causeway_drift(watched, home).splitlines()]
+    assert any(line[:1] == [FEATURE] and line[-2:] == ["goes", "on"] for line in shown)
+    assert any(line[:2] == [FEATURE, "ALARM:"] for line in shown)
 
     events = [json.loads(line) for line in watched.log.read_text().splitlines() if line.startswith("{")]
     (begun,) = [event for event in events if event["event"] == "drift_alarm"]
@@ -89,7 +92,9 @@ def test_a_shift_in_one_feature_is_told_everywhere_and_so_is_its_end(watched: Se
 
     ask(watched, later)
     wait_until(lambda: alarm(watched, FEATURE) == 0, "the end of the alarm", watched)
-    assert FEATURE not in drift(watched)["drifted_since"]
+    told = drift(watched)
+    assert FEATURE not in told["drifted_since"]
+    assert [each["is_over"] for each in told["alarms"] if each["column"] == FEATURE] == [True]
 
 
 def test_refused_values_count_as_missing_and_out_of_range(watched: Server, rows: Array) -> None:
@@ -113,7 +118,11 @@ def test_refused_values_count_as_missing_and_out_of_range(watched: Server, rows:
 
 def causeway_drift(server: Server, home: Path) -> str:
     """What the command prints about the service's windows."""
-    variables = {"CAUSEWAY_STATE_FILE": str(server.log.parent / "state.json"), "CAUSEWAY_DRIFT_ROWS": str(WINDOW)}
+    variables = {
+        "CAUSEWAY_STATE_FILE": str(server.log.parent / "state.json"),
+        "CAUSEWAY_DRIFT_ROWS": str(WINDOW),
+        "CAUSEWAY_DRIFT_S": "0",
+    }
     result = subprocess.run(
         [sys.executable, "-m", "causeway", "drift", "--since", "1h"],
         cwd=ROOT,

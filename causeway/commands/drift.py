@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import click
@@ -11,33 +12,43 @@ from causeway.console import Duration, as_json, console, print_json, table
 from causeway.drift.comparison import ColumnComparison, Statistic
 from causeway.drift.reference import Reference
 from causeway.drift.statistics import PSI_LARGE, PSI_MODERATE
-from causeway.monitoring.database import connect
+from causeway.monitoring.database import reading
 from causeway.monitoring.drift_report import DriftReport, iso, report
 from causeway.monitoring.place import where
 from causeway.operations import Operations
 from causeway.settings import Settings
 
-NUMBERS = {"PSI", "KS", "worst bin", "mean", "then", "unseen", "refused"}
-"""Columns of the table."""
+NUMBERS = {"PSI", "KS", "mean", "then", "unseen", "refused", "windows"}
+"""Columns of tables."""
 
 
 @click.command()
 @click.option("--since", type=Duration(), default="1d", show_default=True, help="How far back.")
+@click.option("--until", type=Duration(), default=None, help="Up to how long ago; by default up to now.")
 @click.option("--version", "tag", default=None, help="A model tag; by default the champion.")
 @as_json
 @click.pass_obj
-def drift(deployment: Operations, since: float, tag: str | None, is_json: bool) -> None:
+def drift(deployment: Operations, since: float, until: float | None, tag: str | None, is_json: bool) -> None:
     """Which features have drifted, since when, and how much.
 
-    A statistic above its threshold is an alarm. Thresholds were calibrated when the version was trained.
+    First the alarms of that time, then the last complete window beside what the version was tested on: each statistic,
+    and the threshold that was calibrated when the version was trained.
     """
     settings = Settings.from_env()
     tag = operations.found(tag or deployment.status().state.champion)
     reference = Reference.from_json(store.find(tag).read("reference.json"))
-    engine = connect(where(settings, deployment.file.folder).database_url)
-    with engine.connect() as connection:
-        told = report(connection, tag, reference, n_rows=settings.drift_rows, opened_after=time.time() - since)
-    engine.dispose()
+    now = time.time()
+    begun, ended = now - since, now - (until or 0)
+    with reading(where(settings, deployment.file.folder).database_url) as connection:
+        told = report(
+            connection,
+            tag,
+            reference,
+            n_rows=settings.drift_rows,
+            seconds=settings.drift_s,
+            since=begun,
+            until=ended,
+        )
     if is_json:
         print_json(told.to_dict())
     else:
@@ -47,33 +58,38 @@ def drift(deployment: Operations, since: float, tag: str | None, is_json: bool) 
 def _show(told: DriftReport) -> None:
     terminal = console()
     if told.latest is None:
-        terminal.print(f"{told.model_version}: no window of traffic was closed in this time.")
+        open_rows = 0 if told.whole is None else told.whole.rows
+        terminal.print(
+            f"{told.model_version}: no window was completed in this time; {open_rows} rows wait in open ones."
+        )
         return
     last = told.windows[-1]
-    terminal.print(f"{told.model_version}, {last.window.rows} rows from {iso(last.opened)} to {iso(last.closed)}")
     if told.latest.rate is None:
-        terminal.print("This version was saved without thresholds: nothing can alarm.")
+        terminal.print(f"{told.model_version} was saved without thresholds: nothing can alarm.")
     else:
-        terminal.print(f"Without drift one window in {1 / told.latest.rate:.0f} alarms; windows: {len(told.windows)}")
-    shown = table(
-        "column", "drifted since", "PSI", "KS", "worst bin", "mean", "then", "unseen", "refused", "now", "reference",
-        numbers=NUMBERS,
-    )  # fmt: skip
+        among = f"one window in {1 / told.latest.rate:.0f} or fewer alarms where nothing has changed"
+        terminal.print(f"{told.model_version}: {len(told.windows)} windows; {among}.")
+    alarms = table("alarm", "from", "to", "windows", "", numbers=NUMBERS)
+    for alarm in told.alarms:
+        is_over = "over" if alarm.is_over else "goes on"
+        alarms.add_row(alarm.column, iso(alarm.opened), iso(alarm.closed), str(alarm.windows), is_over)
+    terminal.print(alarms if told.alarms else "No alarms in this time.")
+    terminal.print(f"The last window: {last.window.rows} rows from {iso(last.opened)} to {iso(last.closed)}.")
+    shown = table("column", "", "PSI", "KS", "mean", "then", "unseen", "refused", "now", "reference", numbers=NUMBERS)
     for column in sorted(told.latest.columns, key=lambda column: not column.is_drifted):
-        opened = told.drifted_since.get(column.name)
-        shown.add_row(*_cells(column, opened), style="red" if column.is_drifted else None)
+        shown.add_row(*_cells(column), style="red" if column.is_drifted else None)
     terminal.print(shown)
     terminal.print(f"By rule of thumb a PSI above {PSI_MODERATE} is a moderate shift, above {PSI_LARGE} a large one.")
 
 
-def _cells(column: ColumnComparison, opened: float | None) -> tuple[str, ...]:
+def _cells(column: ColumnComparison) -> tuple[str, ...]:
     reference, now = column.bars()
     return (
         column.name,
-        "" if opened is None else iso(opened),
-        *(_statistic(column.statistics.get(name)) for name in ("psi", "ks", "bin_deviance")),
+        f"ALARM: {', '.join(column.alarms)}" if column.is_drifted else "",
+        *(_statistic(column.statistics[name], most) for name, most in (("psi", math.inf), ("ks", 1.0))),
         "" if column.mean is None else f"{column.mean:.4g}",
-        f"{column.reference_mean:.4g}",
+        "" if column.reference_mean is None else f"{column.reference_mean:.4g}",
         f"{column.unseen:.1%}",
         f"{column.missing + column.out_of_range:.1%}",
         now,
@@ -81,8 +97,9 @@ def _cells(column: ColumnComparison, opened: float | None) -> tuple[str, ...]:
     )
 
 
-def _statistic(statistic: Statistic | None) -> str:
-    """Its value over its threshold."""
-    if statistic is None or statistic.value is None:
+def _statistic(statistic: Statistic, most: float) -> str:
+    """Its value over its threshold; without one where it cannot be exceeded, as with KS of hours in a short window."""
+    if statistic.value is None:
         return ""
-    return f"{statistic.value:.3g}" + ("" if statistic.threshold is None else f" / {statistic.threshold:.3g}")
+    is_told = statistic.threshold is not None and statistic.threshold < most
+    return f"{statistic.value:.3g}" + (f" / {statistic.threshold:.3g}" if is_told else "")

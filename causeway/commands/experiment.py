@@ -15,7 +15,7 @@ from causeway.experiments.measure import ALPHA, Measure
 from causeway.experiments.period import Compared
 from causeway.experiments.report import Report, report
 from causeway.experiments.verdict import LABELS, SCORES, Words, percent
-from causeway.monitoring.database import connect
+from causeway.monitoring.database import reading
 from causeway.monitoring.place import where
 from causeway.operations import Operations
 from causeway.settings import Settings
@@ -37,10 +37,8 @@ def experiment(deployment: Operations, role: Compared | None, since: float | Non
     """
     compared = period.latest(deployment.history(), deployment.status().state, role, state.now())
     asked_since = 0.0 if since is None else time.time() - since
-    engine = connect(where(Settings.from_env(), deployment.file.folder).database_url)
-    with engine.connect() as connection:
+    with reading(where(Settings.from_env(), deployment.file.folder).database_url) as connection:
         told = report(connection, compared, asked_since)
-    engine.dispose()
     if is_json:
         print_json(told.to_dict())
     else:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from causeway import errors, store
 from causeway.console import Duration, as_json, console, print_json, table
 from causeway.monitoring import place
-from causeway.monitoring.database import connect
+from causeway.monitoring.database import reading
 from causeway.monitoring.drift_report import iso
 from causeway.monitoring.outcomes import DAY_S, versions
 from causeway.monitoring.quality_report import QualityReport, report
@@ -50,11 +50,9 @@ def quality(deployment: Operations, since: float, by: str | None, is_json: bool)
     """
     now = time.time()
     begun = now - since
-    engine = connect(place.where(Settings.from_env(), deployment.file.folder).database_url)
-    with engine.connect() as connection:
+    with reading(place.where(Settings.from_env(), deployment.file.folder).database_url) as connection:
         spans = list(pairwise(_days(begun, now))) if by else [(begun, now)]
         told = [each for tag in versions(connection, begun) for each in _reports(connection, tag, spans)]
-    engine.dispose()
     if is_json:
         print_json([each.to_dict() for each in told])
     elif told:

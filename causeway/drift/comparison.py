@@ -164,14 +164,6 @@ def skew(reference: Reference, window: Window) -> Comparison:
     return Comparison(window.rows, columns, None)
 
 
-def since(comparisons: Sequence[Comparison]) -> dict[str, int]:
-    """Of each column that has drifted in the last comparison, the place of the first of the unbroken run it ends."""
-    begun: dict[str, int] = {}
-    for place, comparison in enumerate(comparisons):
-        begun = {name: begun.get(name, place) for name in comparison.drifted}
-    return begun
-
-
 def _column(
     column: Column, expected: NDArray[np.int64], window: Window, place: int, *, is_drift: bool
 ) -> ColumnComparison:

@@ -29,6 +29,12 @@ MIN_ROWS = SIZES[0]
 """With fewer rows in a window no statistic alarms."""
 
 
+TELLING_ROWS = SIZES[1]
+"""Of the smallest shift that is worth an alarm: what windows of so many independent rows show."""
+
+_INDEPENDENT = [1.0] * len(SIZES)
+
+
 class Column(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     """One feature, or the output, as it was at training.
 
@@ -71,20 +77,23 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
         """What the statistic of a window of that many rows hardly ever exceeds while nothing has changed.
 
         None with fewer than `MIN_ROWS` rows, and where nothing was calibrated. Between `SIZES` it is interpolated by
-        the logarithm of the rows. Beyond the largest, more rows need the same difference: a shift too small to be seen
-        in 64 000 rows does not alarm in a million. May be more than the statistic can be: then windows of that size,
-        such as a part of a day for a feature that is the time of day, say nothing about the column.
+        the logarithm of the rows. A shift that independent rows would not show in `TELLING_ROWS` does not alarm in
+        larger windows either, however sure it is: it is too small to matter.
         """
         if rows < MIN_ROWS or not self.thresholds:
             return None
-        of_reference, within = sum(self.counts), min(rows, SIZES[-1])
-        scaled = float(np.interp(math.log(within), np.log(SIZES), self.thresholds[statistic]))
-        effective = effective_rows(of_reference, within)
+        of_reference = sum(self.counts)
+        logarithms = np.log(SIZES)
+        scaled = float(np.interp(math.log(rows), logarithms, self.thresholds[statistic]))
+        effective = effective_rows(of_reference, rows)
+        if rows > TELLING_ROWS:
+            # What a shift adds to a scaled statistic grows with the effective rows.
+            place = SIZES.index(TELLING_ROWS)
+            independent = self.thresholds[statistic][place] / self.dependence.get(statistic, _INDEPENDENT)[place]
+            scaled = max(scaled, independent * effective / effective_rows(of_reference, TELLING_ROWS))
         if statistic == "psi":
             return float(scaled / effective)
-        if statistic == "ks":
-            return math.sqrt(scaled / effective)
-        return float(scaled * effective_rows(of_reference, rows) / effective)
+        return math.sqrt(scaled / effective) if statistic == "ks" else float(scaled)
 
     @cached_property
     def _bounds(self) -> Array:

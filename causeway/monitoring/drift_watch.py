@@ -14,13 +14,9 @@ from causeway import logs
 from causeway.drift.comparison import MAX_REFUSED_SHARE, ColumnComparison, Comparison, compare
 from causeway.drift.history import Stretch
 from causeway.drift.reference import Reference
-from causeway.drift.window import Window
 from causeway.monitoring.batch import Prediction, RefusedValue
 from causeway.monitoring.database import drift_windows
 from causeway.monitoring.model_metrics import ModelMetrics
-
-PART_S = 60.0
-"""A window is closed after this long even if it has fewer rows than it should; then it waits for the next ones."""
 
 
 class Key(NamedTuple):
@@ -56,7 +52,6 @@ class DriftWatch:
         self._n_rows = n_rows
         self._seconds = seconds
         self._open: dict[Key, Open] = {}
-        self._parts: dict[Key, Window] = {}
         self._drifted: dict[str, tuple[str, ...]] = {}
 
     def counted(
@@ -81,26 +76,20 @@ class DriftWatch:
         """Puts them into the database; returns them with their ids."""
         return {key: Open(each.stretch, _store(connection, key, each)) for key, each in windows.items()}
 
-    def accept(self, windows: Mapping[Key, Open], now: float) -> None:
-        """Takes what was stored for what is open, and closes what is full or old."""
+    def accept(self, windows: Mapping[Key, Open]) -> None:
+        """Takes what was stored for what is open, and closes what is complete."""
         self._open.update(windows)
-        for key, each in list(self._open.items()):
-            lasted = now - each.stretch.opened
-            if lasted >= PART_S or (each.stretch.window.rows >= self._n_rows and lasted >= self._seconds):
+        for key, each in windows.items():
+            if each.stretch.is_complete(self._n_rows, self._seconds):
                 del self._open[key]
-                self._close(key, each.stretch)
+                self._close(key.tag, each.stretch)
 
-    def _close(self, key: Key, stretch: Stretch) -> None:
-        reference = self._reference(key.tag)
-        if reference is None:
-            return
-        window = self._parts.pop(key, reference.empty()) + stretch.window
-        if window.rows < self._n_rows:
-            self._parts[key] = window
-            return
-        comparison = compare(reference, window)
-        _show(self._metrics, key.tag, comparison, stretch.closed)
-        self._tell(key.tag, comparison)
+    def _close(self, tag: str, stretch: Stretch) -> None:
+        reference = self._reference(tag)
+        if reference is not None:
+            comparison = compare(reference, stretch.window)
+            _show(self._metrics, tag, comparison, stretch.closed)
+            self._tell(tag, comparison)
 
     def _tell(self, tag: str, comparison: Comparison) -> None:
         """Logs which alarms begin and which end."""

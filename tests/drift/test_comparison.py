@@ -1,4 +1,4 @@
-"""Comparisons: what alarms and says why, what only tells, and since when."""
+"""Comparisons: what alarms and says why, and what only tells."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from causeway.contract import Array
-from causeway.drift.comparison import Comparison, compare, since, skew
+from causeway.drift.comparison import Comparison, compare, skew
 from causeway.drift.reference import MIN_ROWS, Reference
 from tests.drift.tiny import HELD_OUT, NAMES, UNTIMED, drawn, scores
 
@@ -147,14 +147,6 @@ def test_bars_are_on_one_scale_with_a_blank_for_an_empty_bin() -> None:
     assert now == " " * (len(now) - 1) + "█"
     assert set(then[1:-1]) == {"▁"}
     assert then[0] == then[-1] == " "
-
-
-def test_a_column_has_drifted_since_the_first_window_of_an_unbroken_run() -> None:
-    usual, high = drawn(500, 1), with_amounts(500, slice(None), 5.0)
-    comparisons = [compared(X, scores(usual)) for X in (high, usual, high, high)]
-    assert since(comparisons) == {"amount": 2}
-    assert since(comparisons[:2]) == {}
-    assert since([]) == {}
 
 
 def test_a_comparison_becomes_json() -> None:

@@ -1,33 +1,29 @@
-"""Windows in time: folding loses and doubles no row, and a span takes what touches it."""
+"""Windows in time: adding loses and doubles no row, and nothing is concluded too early."""
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from causeway.drift.history import Stretch, fold
+from causeway.drift.history import Stretch
 from tests.drift.tiny import UNTIMED, drawn, scores
 
 
-def stretch(opened: float, n_rows: int) -> Stretch:
-    """Ten seconds long."""
+def stretch(opened: float, closed: float, n_rows: int) -> Stretch:
     X = drawn(n_rows, 0)
-    return Stretch(opened, opened + 10, UNTIMED.count(X, scores(X)))
+    return Stretch(opened, closed, UNTIMED.count(X, scores(X)))
 
 
-@given(sizes=st.lists(st.integers(0, 40), max_size=12), n_rows=st.integers(1, 100))
-def test_folded_windows_have_enough_rows_each_once_and_in_order(sizes: list[int], n_rows: int) -> None:
-    stretches = [stretch(10 * i, size) for i, size in enumerate(sizes)]
-    folded = fold(stretches, n_rows)
-    assert all(n_rows <= each.window.rows < n_rows + 40 for each in folded)
-    assert 0 <= sum(sizes) - sum(each.window.rows for each in folded) < n_rows
-    assert all(after.opened == before.closed for before, after in pairwise(folded))
+@given(st.floats(0, 1e9), st.floats(0, 1e9), st.integers(0, 40), st.integers(0, 40))
+def test_two_stretches_are_one_from_the_first_s_beginning_to_the_last_s_end(
+    one: float, other: float, n: int, m: int
+) -> None:
+    both = stretch(one, one + 10, n) + stretch(other, other + 20, m)
+    assert (both.opened, both.closed) == (min(one, other), max(one + 10, other + 20))
+    assert both.window.rows == n + m
 
 
-@given(sizes=st.lists(st.integers(0, 40), max_size=12))
-def test_a_folded_window_stays_as_it_is_when_more_comes(sizes: list[int]) -> None:
-    stretches = [stretch(10 * i, size) for i, size in enumerate(sizes)]
-    before, after = fold(stretches[:-1], 50), fold(stretches, 50)
-    assert after[: len(before)] == before
+def test_a_stretch_is_complete_once_it_has_the_rows_and_lasted_long_enough() -> None:
+    assert stretch(5, 15, 30).is_complete(30, 10)
+    assert not stretch(5, 15, 29).is_complete(30, 10)
+    assert not stretch(5, 14.9, 30).is_complete(30, 10)

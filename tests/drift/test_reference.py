@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -112,12 +111,19 @@ def test_a_column_that_contradicts_itself_is_refused(change: dict[str, object]) 
 
 
 @pytest.mark.parametrize("place", [0, 1, 3])
-def test_thresholds_of_psi_and_ks_fall_with_the_rows_and_not_beyond_the_largest_size(place: int) -> None:
+def test_thresholds_for_independent_rows_fall_until_a_shift_is_too_small_to_matter(place: int) -> None:
     column = UNTIMED.columns[place]
     for name in ("psi", "ks"):
-        thresholds = [column.threshold(name, n) or 0.0 for n in (*SIZES, 10 * SIZES[-1])]
-        assert all(after <= before for before, after in pairwise(thresholds))
-        assert thresholds[-1] == thresholds[-2]
+        few, telling, *more = (column.threshold(name, n) or 0.0 for n in (*SIZES, 10 * SIZES[-1]))
+        assert few > telling
+        assert all(telling * 0.999 <= threshold < few for threshold in more)
+
+
+def test_what_varies_with_time_has_thresholds_that_fall_with_the_rows() -> None:
+    column = TIMED.columns[0]
+    thresholds = [column.threshold("psi", n) or 0.0 for n in SIZES]
+    independent = UNTIMED.columns[0].threshold("psi", 1_000) or 0.0
+    assert thresholds[0] > thresholds[2] > 0.9 * independent
 
 
 def test_there_are_no_thresholds_for_few_rows() -> None:
@@ -127,5 +133,5 @@ def test_there_are_no_thresholds_for_few_rows() -> None:
 
 
 def test_a_threshold_between_two_sizes_is_between_theirs() -> None:
-    low, middle, high = (UNTIMED.columns[0].threshold("psi", n) or 0.0 for n in (1_000, 2_000, 4_000))
+    low, middle, high = (UNTIMED.columns[0].threshold("psi", n) or 0.0 for n in (250, 500, 1_000))
     assert high < middle < low

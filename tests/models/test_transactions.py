@@ -1,9 +1,12 @@
 """The transactions' dataset: its contract, its own data and its slices."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
+import models
 from causeway.errors import TableRefused
 from models import transactions
 from models.windows import DERIVED
@@ -48,3 +51,17 @@ def test_the_published_table_is_taken_as_it_is(published) -> None:  # type: igno
 def test_a_table_without_window_features_is_refused_by_their_names() -> None:
     with pytest.raises(TableRefused, match=r"lacks 14 columns: TX_DURING_WEEKEND"):
         transactions.from_table(pd.DataFrame({"TX_AMOUNT": [1.0], "TX_FRAUD": [0]}), "TX_FRAUD", "t.csv")
+
+
+def test_a_table_may_name_its_columns_of_time_and_customer(published: Path) -> None:
+    table = pd.read_parquet(published)
+    renamed = table.rename(columns={"TX_DATETIME": "time", "CUSTOMER_ID": "routing_key"})
+    family = models.family("gradient_boosting")
+    own = models.dataset(family, table, "TX_FRAUD", "table")
+    named = models.dataset(family, renamed, "TX_FRAUD", "table", time="time", entity="routing_key")
+    assert named.fingerprint() == own.fingerprint()
+    assert own.time is not None
+    np.testing.assert_array_equal(named.time, own.time)
+    np.testing.assert_array_equal(named.entity, own.entity)
+    with pytest.raises(TableRefused, match=r"^table lacks the column when$"):
+        models.dataset(family, table, "TX_FRAUD", "table", time="when")

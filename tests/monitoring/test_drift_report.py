@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from sqlalchemy import Engine, insert
 from causeway.contract import Array
 from causeway.drift.calibration import Samples, calibrate
 from causeway.monitoring.database import connect, drift_windows, sqlite_url
-from causeway.monitoring.drift_report import iso, report
+from causeway.monitoring.drift_report import Alarm, DriftReport, iso, report
 
 RNG = np.random.default_rng(0)
 TAG = "tiny:a"
@@ -53,31 +54,34 @@ def keep(engine: Engine, opened: float, closed: float, X: Array, tag: str = TAG,
         )
 
 
+def asked(engine: Engine, since: float = 0, until: float = math.inf) -> DriftReport:
+    with engine.connect() as connection:
+        return report(connection, TAG, REFERENCE, n_rows=1_000, seconds=10, since=since, until=until)
+
+
 def test_without_windows_there_is_nothing_to_compare(engine: Engine) -> None:
     keep(engine, 0, 10, rows(1_000), tag="tiny:another")
-    with engine.connect() as connection:
-        told = report(connection, TAG, REFERENCE, n_rows=1_000, opened_after=0)
+    told = asked(engine)
     assert (told.windows, told.latest, told.whole, told.skew, told.drifted_since) == ([], None, None, None, {})
     assert told.to_dict()["latest"] is None
 
 
-def test_small_windows_of_all_servers_are_folded_in_the_order_in_which_they_closed(engine: Engine) -> None:
+def test_only_complete_windows_are_compared_in_the_order_in_which_they_closed(engine: Engine) -> None:
     for i in range(5):
-        keep(engine, 10 * i, 10 * i + 10, rows(400), source=f"server-{i % 2}")
-    with engine.connect() as connection:
-        told = report(connection, TAG, REFERENCE, n_rows=800, opened_after=0)
-        later = report(connection, TAG, REFERENCE, n_rows=800, opened_after=35)
-    assert [(each.opened, each.closed, each.window.rows) for each in told.windows] == [(0, 20, 800), (20, 40, 800)]
+        keep(engine, 10 * i, 10 * i + 10, rows(1_000 if i != 2 else 999), source=f"server-{i % 2}")
+    keep(engine, 50, 59, rows(1_000))
+    told = asked(engine)
+    assert [(each.opened, each.closed) for each in told.windows] == [(0, 10), (10, 20), (30, 40), (40, 50)]
     assert told.whole is not None
-    assert told.whole.rows == 2_000
-    assert [(each.opened, each.closed) for each in later.windows] == [(30, 50)]
+    assert told.whole.rows == 5_999
+    assert [each.closed for each in asked(engine, since=20, until=40).windows] == [20, 40]
 
 
 def test_a_column_has_drifted_since_the_first_window_of_an_unbroken_run(engine: Engine) -> None:
     for i, shift in enumerate([0.0, 1.0, 0.0, 1.0, 1.0, 1.0]):
         keep(engine, 60 * i, 60 * i + 60, rows(1_000, shift))
-    with engine.connect() as connection:
-        told = report(connection, TAG, REFERENCE, n_rows=1_000, opened_after=0)
+    told = asked(engine)
+    assert told.alarms == [Alarm("a", 60, 120, 1, is_over=True), Alarm("a", 180, 360, 3, is_over=False)]
     assert told.drifted_since == {"a": 180.0}
     assert told.latest is not None
     assert told.latest.drifted == ("a",)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine, select
@@ -11,7 +12,7 @@ from sqlalchemy import Engine, select
 from causeway.drift.window import Window
 from causeway.monitoring.batch import Prediction, Seconds
 from causeway.monitoring.database import connect, drift_windows, sqlite_url
-from causeway.monitoring.drift_watch import PART_S, DriftWatch
+from causeway.monitoring.drift_watch import DriftWatch
 from causeway.monitoring.model_metrics import ModelMetrics
 from tests.monitoring.test_drift_report import REFERENCE, TAG, rows, scores
 
@@ -35,12 +36,14 @@ def watch(registry: CollectorRegistry) -> DriftWatch:
     return DriftWatch({TAG: REFERENCE}.get, ModelMetrics(registry), n_rows=1_000, seconds=10)
 
 
-def answered(n: int, at: float, shift: float = 0.0, tag: str = TAG) -> list[Prediction]:
+def answered(n: int, at: float, shift: float = 0.0, tag: str = TAG, *, lasts: float = 10.0) -> list[Prediction]:
+    """Evenly over so many seconds."""
     X = rows(n, shift)
     p = scores(X)[:, None]
+    seconds = Seconds(0, 0, 0, 0, 0)
     return [
-        Prediction(str(i), at, "champion", tag, X[i : i + 1], p[i : i + 1], Seconds(0, 0, 0, 0, 0), None, None)
-        for i in range(n)
+        Prediction(str(i), time, "champion", tag, X[i : i + 1], p[i : i + 1], seconds, None, None)
+        for i, time in enumerate(np.linspace(at, at + lasts, n).tolist())
     ]
 
 
@@ -55,7 +58,7 @@ def write(
     windows = watch.counted("here", predictions, refused, at)
     with engine.begin() as connection:
         windows = watch.store(connection, windows)
-    watch.accept(windows, at)
+    watch.accept(windows)
 
 
 def recorded(engine: Engine) -> list[Window]:
@@ -69,28 +72,28 @@ def alarm(registry: CollectorRegistry, column: str) -> float | None:
 
 def test_an_open_window_is_on_record_and_grows(watch: DriftWatch, engine: Engine) -> None:
     for second in range(5):
-        write(watch, engine, answered(300, NOW + second), {}, NOW + second)
+        write(watch, engine, answered(300, NOW + second, lasts=1), {}, NOW + second)
         assert [window.rows for window in recorded(engine)] == [300 * (second + 1)]
 
 
 def test_a_window_is_closed_once_it_is_large_and_old_enough(
     watch: DriftWatch, engine: Engine, registry: CollectorRegistry
 ) -> None:
-    write(watch, engine, answered(2_000, NOW), {}, NOW)
+    write(watch, engine, answered(2_000, NOW, lasts=9), {}, NOW)
     assert alarm(registry, "a") is None
-    write(watch, engine, answered(500, NOW + 10), {}, NOW + 10)
+    write(watch, engine, answered(500, NOW + 9, lasts=1), {}, NOW + 10)
     assert alarm(registry, "a") == 0
-    write(watch, engine, answered(100, NOW + 11), {}, NOW + 11)
+    write(watch, engine, answered(100, NOW + 11, lasts=1), {}, NOW + 11)
     assert [window.rows for window in recorded(engine)] == [2_500, 100]
 
 
-def test_parts_of_little_traffic_are_compared_together(
+def test_a_window_of_little_traffic_stays_open_until_it_has_enough_rows(
     watch: DriftWatch, engine: Engine, registry: CollectorRegistry
 ) -> None:
-    for part in range(4):
+    for hour in range(4):
         assert alarm(registry, "a") is None
-        write(watch, engine, answered(250, NOW + part * PART_S, 3.0), {}, NOW + (part + 1) * PART_S)
-    assert [window.rows for window in recorded(engine)] == [250] * 4
+        write(watch, engine, answered(250, NOW + 3600 * hour, 3.0), {}, NOW + 3600 * hour)
+    assert [window.rows for window in recorded(engine)] == [1_000]
     assert alarm(registry, "a") == 1
 
 
