@@ -76,6 +76,34 @@ def test_a_weak_token_is_refused_and_never_told(token: str) -> None:
     assert "5ecret" not in f"{refused.value!r} {refused.value.__dict__}"
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "s3cret",
+        "mysql://me:s3cret@host/name",
+        "postgresql://",
+        "postgresql://me:s3cret@host:port/name",
+        "postgresql://me:s3cret@pw@host/name",
+        "postgresql://host=somewhere password=s3cret",
+        "postgresql://me@host/name password=s3cret",
+        "postgresql://me@host/name?password=s3cret",
+        "postgresql://me@host/name?sslPassword=s3cret",
+    ],
+)
+def test_a_database_url_that_could_show_its_password_is_refused_and_never_told(url: str) -> None:
+    with pytest.raises(InvalidSetting, match=r"CAUSEWAY_DATABASE_URL='...': must be a URL ") as refused:
+        Settings.from_env({"CAUSEWAY_DATABASE_URL": url})
+    assert "s3cret" not in f"{refused.value!r} {refused.value.__dict__} {refused.value.__context__!r}"
+
+
+@pytest.mark.parametrize("rest", ["me:p%40ss@[::1]:5432/name", "/name?host=%2Frun%2Fpostgresql", "me@host/name"])
+def test_a_database_url_gets_its_driver(rest: str) -> None:
+    for scheme in ("postgres", "postgresql", "postgresql+psycopg"):
+        read = Settings.from_env({"CAUSEWAY_DATABASE_URL": f"{scheme}://{rest}"})
+        assert read.database_url == f"postgresql+psycopg://{rest}"
+
+
 def test_settings_can_be_shown_without_their_token() -> None:
     settings = Settings.from_env({"CAUSEWAY_ADMIN_TOKEN": "5ecret-5ecret-5ecret"})
     assert settings.admin_token == "5ecret-5ecret-5ecret"

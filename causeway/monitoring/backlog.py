@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-import msgspec
-
 from causeway.monitoring.batch import Prediction, RefusedValue, unpack
 from causeway.monitoring.spool import Frame, Segment, segments
+
+OPEN = 128
+"""Segments that are open at once, of those that nobody writes to any more: a process may open 1024 files or so."""
 
 READ_ROWS = 8
 """How many rows that are read and left out take as long as one that is written."""
@@ -53,10 +54,12 @@ class Backlog:
 
     def look(self) -> list[str]:
         """Finds what is new, and returns the segments of which nobody has said how far they were read."""
+        n_left = sum(segment.is_left for segment in self._segments.values())
         for path in segments(self.folder):
-            if path.stem not in self._segments:
-                with suppress(FileNotFoundError):
+            if path.stem not in self._segments and n_left < OPEN:
+                with suppress(OSError):  # removed, or nothing that a worker wrote
                     self._segments[path.stem] = Segment(path)
+                    n_left += self._segments[path.stem].is_left
         return [name for name in self._segments if name not in self._positions]
 
     def learn(self, positions: Mapping[str, int]) -> None:
@@ -106,7 +109,12 @@ class Backlog:
     @property
     def is_empty(self) -> bool:
         """Whether there are no segments."""
-        return not self._segments
+        return not any(segments(self.folder))
+
+    @property
+    def is_written(self) -> bool:
+        """Whether there is a worker that writes to a segment, and may write more."""
+        return not all(segment.is_left for segment in self._segments.values())
 
     def _is_over(self, name: str, segment: Segment) -> bool:
         return segment.is_left and self._positions.get(name, -1) >= segment.n_bytes
@@ -138,7 +146,7 @@ def _add(taken: Taken, frame: Frame, factor: int, rng: Random) -> None:
         if frame.payload is None:
             raise ValueError("not a frame of ours")
         batch = unpack(frame.payload).thinned(factor, rng)
-    except (ValueError, msgspec.MsgspecError):
+    except Exception:  # whatever is wrong with it, it must not stay before all that comes after
         taken.unreadable += frame.n_rows
         return
     n_rows = sum(len(prediction.X) for prediction in batch.predictions)

@@ -11,10 +11,13 @@ seconds since 1970.
 
 from __future__ import annotations
 
+import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import (
     URL,
@@ -33,14 +36,19 @@ from sqlalchemy import (
     Text,
     create_engine,
     event,
+    inspect,
     make_url,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, DisconnectionError, SQLAlchemyError
 
 from causeway.errors import DatabaseUnusable
 
 PATIENCE_S = 5
-"""How long a statement waits for another process that writes to SQLite, and a connection for PostgreSQL."""
+"""How long a statement waits for a lock that another process has, and for a connection to PostgreSQL."""
+
+THOROUGH_S = 60
+"""How long a statement takes that goes through all of the log, at most."""
 
 _POSTGRESQL: Mapping[str, Any] = {
     "connect_timeout": PATIENCE_S,
@@ -110,29 +118,48 @@ spool_positions = Table(
 """`position` is the bytes of the spool file that are in the other tables."""
 
 
-def connect(url: str) -> Engine:
+def connect(url: str, *, limit_s: float = PATIENCE_S) -> Engine:
     """The database at an SQLAlchemy `url`, its tables made where they are missing.
 
-    SQLite keeps a write-ahead log, so that readers and the writer do not wait for each other, and forces each commit to
-    the disk. Raises `DatabaseUnusable`, without the URL's password.
+    limit_s: what a statement may take in PostgreSQL. SQLite keeps a write-ahead log, so that readers and the writer do
+    not wait for each other, and forces each commit to the disk; where its file is removed or replaced, the next
+    transaction is in the one that is there then. Raises `DatabaseUnusable`, without the URL's password.
     """
-    given = make_url(url)
-    # Errors quote what was to be written otherwise, and logs have no features in them.
-    if given.get_backend_name() == "sqlite":
-        engine = create_engine(given, hide_parameters=True, connect_args={"timeout": PATIENCE_S})
+    given = _parsed(url)
+    engine = _engine(given, limit_s)
+    event.listen(engine, "engine_connect", _make_tables)
+    if _is_file(given):
+        event.listen(engine, "do_connect", _make_file)
         event.listen(engine, "connect", _set_up_sqlite)
-    else:
-        engine = create_engine(given, hide_parameters=True, pool_pre_ping=True, connect_args=dict(_POSTGRESQL))
+        event.listen(engine, "checkout", _refuse_another_file)
     try:
-        if given.get_backend_name() == "sqlite" and given.database:
-            Path(given.database).parent.mkdir(parents=True, exist_ok=True)
-        with engine.begin() as connection:
-            connection.exec_driver_sql(_ONE_AT_A_TIME[engine.dialect.name])
-            _METADATA.create_all(connection)
+        engine.connect().close()
     except Exception as exc:  # every driver has errors of its own
         engine.dispose()
-        raise DatabaseUnusable(given.render_as_string(), str(getattr(exc, "orig", exc))) from exc
+        raise _unusable(given, exc) from exc
     return engine
+
+
+@contextmanager
+def reading(url: str) -> Iterator[Connection]:
+    """A connection for those who only read: neither a file nor tables are made.
+
+    Raises `DatabaseUnusable`, also for what fails while it is used; so where there is no prediction log yet.
+    """
+    given = _parsed(url)
+    if _is_file(given):
+        assert given.database is not None  # noqa: S101 - of our own state
+        if not Path(given.database).exists():
+            raise DatabaseUnusable(_shown(given), "there is no prediction log yet")
+        given = given.set(database=f"file:{quote(given.database)}").update_query_dict({"mode": "rw", "uri": "true"})
+    engine = _engine(given, THOROUGH_S)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except SQLAlchemyError as exc:
+        raise _unusable(_parsed(url), exc) from exc
+    finally:
+        engine.dispose()
 
 
 def upsert(connection: Connection, table: Table) -> Insert:
@@ -148,6 +175,71 @@ def upsert(connection: Connection, table: Table) -> Insert:
 def sqlite_url(path: Path) -> str:
     """The URL of the SQLite database in the file `path`."""
     return URL.create("sqlite", database=str(path)).render_as_string()
+
+
+def _parsed(url: str) -> URL:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):  # which quote it
+        raise DatabaseUnusable("...", "its URL cannot be read") from None
+
+
+def _engine(url: URL, limit_s: float) -> Engine:
+    # Errors quote what was to be written otherwise, and logs have no features in them.
+    if url.get_backend_name() == "sqlite":
+        return create_engine(url, hide_parameters=True, connect_args={"timeout": PATIENCE_S})
+    limits = f"-c statement_timeout={1000 * limit_s:.0f} -c lock_timeout={1000 * PATIENCE_S}"
+    return create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args={**_POSTGRESQL, "options": limits})
+
+
+def _is_file(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite" and bool(url.database)
+
+
+def _shown(url: URL) -> str:
+    """Where the database is, without how to get in."""
+    return URL.create(url.get_backend_name(), host=url.host, port=url.port, database=url.database).render_as_string()
+
+
+def _unusable(url: URL, exc: Exception) -> DatabaseUnusable:
+    reason = str(getattr(exc, "orig", exc)).strip().partition("\n")[0]
+    if url.password:
+        reason = reason.replace(str(url.password), "***")
+    return DatabaseUnusable(_shown(url), reason)
+
+
+def _make_tables(connection: Connection) -> None:
+    """Once for each connection of the driver: the database may be another one, without tables, than at the last."""
+    if connection.info.get(_make_tables):
+        return
+    try:
+        if not inspect(connection).has_table(spool_positions.name):
+            connection.exec_driver_sql(_ONE_AT_A_TIME[connection.dialect.name])
+            _METADATA.create_all(connection)
+        connection.commit()
+    except Exception:
+        connection.close()
+        raise
+    connection.info[_make_tables] = True
+
+
+def _make_file(dialect: Any, record: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> None:
+    """The file is for its owner alone; it says which one it is before SQLite opens it."""
+    path = Path(arguments[0])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        # Not opened: closing it would take SQLite's locks from this process's other connections.
+        os.mknod(path, 0o600)
+    record.info[_make_file] = path, path.stat()
+
+
+def _refuse_another_file(connection: sqlite3.Connection, record: Any, pool: Any) -> None:
+    """Makes the pool connect anew where the file was removed or replaced since."""
+    path, opened = record.info[_make_file]
+    with suppress(FileNotFoundError):
+        if os.path.samestat(opened, path.stat()):
+            return
+    raise DisconnectionError(f"{path} is another file")
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, record: Any) -> None:

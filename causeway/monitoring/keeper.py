@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import select
-import shutil
 import signal
 import sys
 import time
@@ -27,7 +27,7 @@ from causeway import logs
 from causeway.errors import DatabaseUnusable
 from causeway.monitoring import keeper_process, place, prediction_writer, retention, sampling
 from causeway.monitoring.backlog import Backlog, Taken
-from causeway.monitoring.database import connect
+from causeway.monitoring.database import THOROUGH_S, connect
 from causeway.monitoring.drift_watch import DriftWatch
 from causeway.monitoring.model_metrics import ModelMetrics
 from causeway.monitoring.quality_watch import QualityWatch
@@ -44,6 +44,9 @@ ROWS = (64, 4096)
 
 ROUND_S = 1.0
 """How long one may take: with SQLite, labels wait for it, and a keeper that falls behind has to notice."""
+
+STALLED_S = 3.0
+"""A commit that took so long waited for the database, not for the processor: `ROUND_S` sees to that."""
 
 BACK_OFF_S = (0.25, 5.0)
 """How long the database is left alone after it failed, the first time and at most."""
@@ -62,6 +65,12 @@ ADOPT_S = 10.0
 
 DRAIN_S = 2.0
 """How long the keeper goes on once it is to end."""
+
+DRAIN_PACE_S = 0.05
+"""How often it looks then whether the other workers have ended."""
+
+_OWN_FILES = re.compile(rf"{re.escape(keeper_process.LOCK)}|\.?sampling|\.\d{{12,}}-\d+-[0-9a-f]{{16}}")
+"""What else there is in a server's spool, beside its segments."""
 
 
 class Keeper:
@@ -84,14 +93,21 @@ class Keeper:
         self._chores_at = self._adopts_at = 0.0
 
     def run(self, is_ending: Callable[[float], bool]) -> None:
-        """Works until `is_ending` of the seconds to wait says so; then for `DRAIN_S`, if there is so much to do."""
+        """Works until `is_ending` of the seconds to wait says so; then for `DRAIN_S` at most.
+
+        It ends before that once all is written and no worker is left that could write more.
+        """
         sampling.tell(self._own.folder, self._sampling.factor)
-        pause = 0.0
+        pause = self.round()
         while not is_ending(pause):
             pause = self.round()
         ends = time.monotonic() + DRAIN_S
-        while time.monotonic() < ends and self.round() == 0:
-            pass
+        while time.monotonic() < ends:
+            is_written = self._own.is_written  # asked first: what is written after the answer is read all the same
+            if self.round() > 0:
+                if self._failures or not is_written:
+                    break
+                time.sleep(DRAIN_PACE_S)
         self.close()
 
     def close(self) -> None:
@@ -104,7 +120,7 @@ class Keeper:
         """Writes what one transaction takes; returns the seconds until the next, 0 where more is waiting."""
         try:
             pause = self._work()
-        except (SQLAlchemyError, DatabaseUnusable, OSError) as exc:
+        except Exception as exc:  # whatever it is, what waits is written once it is over
             pause = self._failed(exc)
         else:
             self._worked()
@@ -114,7 +130,7 @@ class Keeper:
 
     def _work(self) -> float:
         if self._engine is None:
-            self._engine = connect(self._url)
+            self._engine = connect(self._url, limit_s=THOROUGH_S)
         is_more = self._take(self._engine, self._own, self._limit)
         if not is_more:
             self._adopt()
@@ -136,8 +152,12 @@ class Keeper:
         if is_own:
             self._sample(time.time() - taken.oldest if taken.ends else 0.0)
         if taken.ends:
+            wrote_at = time.monotonic()
             self._write(engine, backlog, taken)
-            self._adapt(taken.weight, time.monotonic() - started)
+            ended = time.monotonic()
+            self._adapt(taken.weight, ended - started)
+            if ended - wrote_at > STALLED_S:
+                self._sampling.interrupted(ended)
         self._over += backlog.advance(taken.ends)
         return not taken.is_all
 
@@ -165,7 +185,7 @@ class Keeper:
             prediction_writer.write(connection, rows)
             windows = self._drift.store(connection, windows)
         self._over = []
-        self._drift.accept(windows, now)
+        self._drift.accept(windows)
 
     def _adapt(self, n_rows: int, took_s: float) -> None:
         """Makes transactions as large as they may be by how long the last took; twice as large as that at most."""
@@ -180,14 +200,14 @@ class Keeper:
             logs.get().info("prediction_log_sampled", one_of=self._sampling.factor, age_s=round(age_s, 1))
 
     def _adopt(self) -> None:
-        """Takes over the spools beside this server's that have no keeper."""
+        """Takes over the spools beside this server's that had a keeper and have none now."""
         if time.monotonic() < self._adopts_at:
             return
         self._adopts_at = time.monotonic() + ADOPT_S
         known = {adopted.backlog.folder for adopted in self._adopted} | {self._own.folder}
-        for folder in self._own.folder.parent.iterdir():
+        for folder in place.servers(self._own.folder.parent):
             with suppress(OSError):  # somebody else's
-                lock = keeper_process.take(folder) if folder.is_dir() and folder not in known else None
+                lock = None if folder in known else keeper_process.take_over(folder)
                 if lock is not None:
                     self._adopted.append(Adopted(Backlog(folder), lock))
 
@@ -214,11 +234,13 @@ class Keeper:
         self._chores_at = ended + max(CHORES_S, (ended - started) / CHORES_SHARE)
 
     def _failed(self, exc: Exception) -> float:
-        """Notes that the database failed, and returns how long it is left alone."""
+        """Notes that the database failed, or what else did, and returns how long it is left alone."""
+        is_database = isinstance(exc, SQLAlchemyError | DatabaseUnusable)
         if not self._failures:
-            logs.get().error("database_failed", reason=_reason(exc))
+            logs.get().error("database_failed" if is_database else "keeper_failed", reason=_reason(exc))
         self._failures += 1
-        self._metrics.database_failed()
+        if is_database:
+            self._metrics.database_failed()
         self._sampling.interrupted(time.monotonic())
         self._disconnect()  # a SQLite file may be another one by now
         for backlog in self._backlogs:
@@ -249,16 +271,20 @@ class Adopted:
         self._lock = lock
 
     def leave(self) -> None:
-        """Removes the folder where nothing is left in it, and lets go of it."""
+        """Removes what the server left where all is written, but nothing of others, and lets go of it."""
         if self.backlog.is_empty:
-            shutil.rmtree(self.backlog.folder, ignore_errors=True)
+            with suppress(OSError):  # something else is there
+                for file in self.backlog.folder.iterdir():
+                    if _OWN_FILES.fullmatch(file.name):
+                        file.unlink()
+                self.backlog.folder.rmdir()
         self.backlog.close()
         os.close(self._lock)
 
 
 def _reason(exc: Exception) -> str:
     """What went wrong, in a line without what was to be written."""
-    return str(getattr(exc, "orig", None) or exc).partition("\n")[0]
+    return (str(getattr(exc, "orig", None) or exc) or type(exc).__name__).partition("\n")[0]
 
 
 def main() -> None:
@@ -271,7 +297,7 @@ def main() -> None:
     logs.configure(settings.log_format)
     if arguments.lock is None and keeper_process.take(arguments.folder) is None:
         sys.exit(f"{arguments.folder} has a keeper")
-    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the workers: it ends with them, once all is written
+    for number in keeper_process.IGNORED:
         signal.signal(number, signal.SIG_IGN)
     keeper = Keeper(arguments.folder, settings, ModelMetrics(REGISTRY))
     os.setpriority(os.PRIO_PROCESS, 0, NICE)  # only now: until it is ready the spool grows

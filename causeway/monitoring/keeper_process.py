@@ -10,17 +10,24 @@ from __future__ import annotations
 import fcntl
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
+from causeway.monitoring.spool import segments
+
+LOCK = "keeper.lock"
 MODULE = "causeway.monitoring.keeper"
+IGNORED = (signal.SIGINT, signal.SIGTERM)
+"""Meant for the workers: a keeper ends with them, once all is written."""
+
 RESTART_S = 5.0
 """How long a worker waits before it starts the next: one that cannot run does not take the processor all the time."""
 
-END_S = 3.0
+END_S = 4.0
 """How long a keeper is waited for at the end."""
 
 
@@ -41,6 +48,8 @@ class KeeperProcess:
         if lock is None:
             return
         path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+        # Inherited: a server that ends asks its workers' children to end too, before these can say that they will not.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
         try:
             self._leave()
             self._started_at = time.monotonic()
@@ -51,10 +60,16 @@ class KeeperProcess:
                 env={**os.environ, "PYTHONPATH": path},
             )
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.close(lock)
 
     def end(self) -> None:
-        """Lets the keeper write what is there, and waits for its end; where another worker started it, does nothing."""
+        """Lets the keeper write what is there, and waits for its end; where another worker started it, does nothing.
+
+        Where none runs and something is left, one is started for it. Raises `OSError` as `tend` does.
+        """
+        if any(segments(self._folder)):
+            self.tend()
         if self._process is not None:
             self._leave()
             with suppress(subprocess.TimeoutExpired):
@@ -68,8 +83,16 @@ class KeeperProcess:
 def take(folder: Path) -> int | None:
     """The lock of a folder's keeper, as a descriptor; None where somebody else has it. Raises `OSError`."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    file = folder / "keeper.lock"
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return _locked(folder / LOCK, os.O_CREAT)
+
+
+def take_over(folder: Path) -> int | None:
+    """As `take`, of a folder that had a keeper before: raises `FileNotFoundError` where it had none."""
+    return _locked(folder / LOCK, 0)
+
+
+def _locked(file: Path, flags: int) -> int | None:
+    descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(descriptor), file.stat()):  # not removed before it was locked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from causeway.settings import Settings
 
 DATABASE = "predictions.sqlite"
 SPOOL = "spool"
+_SERVER = re.compile(r"causeway-metrics-\w+|process-\d+")
 
 
 class Place(NamedTuple):
@@ -45,6 +47,11 @@ def where(settings: Settings, state_folder: Path) -> Place:
 def at(settings: Settings, spool: Path) -> Place:
     """The place whose spool is known."""
     return Place(settings.database_url or sqlite_url(spool.parent / DATABASE), spool)
+
+
+def servers(spool: Path) -> list[Path]:
+    """The folders in a spool that servers have, by their names (`Place.server`)."""
+    return [each for each in spool.iterdir() if _SERVER.fullmatch(each.name) and each.is_dir()]
 
 
 def _is_writable(path: Path) -> bool:

@@ -132,7 +132,7 @@ class Writer:
         self._put_bytes = 0
         self._taken_bytes = 0
         self._is_full = False
-        self._trouble: str | None = None
+        self._troubles: dict[str, str | None] = {}
         self._is_ending = threading.Event()
         self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
 
@@ -160,13 +160,14 @@ class Writer:
     def _work(self) -> None:
         looked_at = float("-inf")
         while not self._is_ending.wait(PACE_S):
-            self._write()
-            if time.monotonic() - looked_at >= LOOK_S:
+            if time.monotonic() - looked_at >= LOOK_S:  # first: a spool with segments has a keeper's lock
                 looked_at = time.monotonic()
                 self._look()
+            self._write()
         self._write()
         self._spool.close()
-        self._keeper.end()
+        with suppress(OSError):
+            self._keeper.end()
 
     def _write(self) -> None:
         for _ in range(len(self._waiting)):
@@ -174,13 +175,21 @@ class Writer:
             self._taken_bytes += len(packed.payload)
             try:
                 self._spool.append(packed.payload, packed.n_rows, time.time())
-            except OSError as exc:
+            except Exception as exc:  # the thread goes on: nobody else writes
                 self._metrics.left_out("disk", packed.n_rows)
-                self._tell(str(exc))
+                self._tell("append", str(exc))
             else:
-                self._tell(None)
+                self._tell("append", None)
 
     def _look(self) -> None:
+        try:
+            self._look_after()
+        except Exception as exc:  # as in _write
+            self._tell("look", str(exc))
+        else:
+            self._tell("look", None)
+
+    def _look_after(self) -> None:
         self.factor = sampling.told(self._folder)
         n_bytes = spool.n_bytes(self._folder)
         is_full = n_bytes >= SPOOL_BYTES
@@ -191,12 +200,12 @@ class Writer:
             self._spool.tend(time.time())
             self._keeper.tend()
 
-    def _tell(self, trouble: str | None) -> None:
-        """Logs that the spool cannot be written, or can again, once each."""
-        if trouble == self._trouble:
+    def _tell(self, work: str, trouble: str | None) -> None:
+        """Logs that something cannot be done with the spool, or can again, once each."""
+        if trouble == self._troubles.get(work):
             return
-        self._trouble = trouble
+        self._troubles[work] = trouble
         if trouble is not None:
-            logs.get().error("spool_failed", folder=str(self._folder), reason=trouble)
+            logs.get().error("spool_failed", folder=str(self._folder), work=work, reason=trouble)
         else:
-            logs.get().info("spool_written", folder=str(self._folder))
+            logs.get().info("spool_written", folder=str(self._folder), work=work)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Connection, Delete, Engine, Table, delete, func, select, text
+from sqlalchemy import Connection, Delete, Engine, Table, delete, exists, func, select, text
 
 from causeway.monitoring.database import drift_windows, labels, predictions, spool_positions
 
@@ -27,6 +27,9 @@ FORGOTTEN_S = 7 * DAY_S
 POSTGRESQL_ROW_BYTES = 150
 """What PostgreSQL needs for a prediction beside its columns: a head, a line pointer and four index entries."""
 
+LABELS_ROW_BYTES = 100
+"""What the labels of a request take beside their text: the id, twice, the time, twice, and heads; about."""
+
 PAGES = 256
 """Free pages that SQLite gives back at a time."""
 
@@ -35,7 +38,7 @@ def prune(engine: Engine, *, keep_days: float, keep_bytes: int, now: float) -> i
     """Deletes what is too old or too much; returns the number of predictions that are gone.
 
     Predictions go after `keep_days`, and before that where the log takes more than `keep_bytes`; with them the labels
-    that came before all that are left.
+    that came before all that are left. Labels of which there is no prediction go before any prediction does.
     """
     ends = time.monotonic() + BUDGET_S
     oldest = now - keep_days * DAY_S
@@ -61,8 +64,7 @@ def size(connection: Connection) -> int:
     if connection.dialect.name == "sqlite":
         pages, free, page_bytes = (_pragma(connection, name) for name in ("page_count", "freelist_count", "page_size"))
         return (pages - free) * page_bytes
-    files: int = connection.scalar(text("SELECT pg_total_relation_size('predictions')")) or 0
-    return min(files, int(_living_rows(connection) * _row_bytes(connection)))
+    return sum(_living_bytes(connection, table.name, newest) for table, newest in _NEWEST.items())
 
 
 def _shrink(engine: Engine, keep_bytes: int, ends: float) -> int:
@@ -71,10 +73,36 @@ def _shrink(engine: Engine, keep_bytes: int, ends: float) -> int:
         n_bytes = size(connection)
         if n_bytes <= keep_bytes:
             return 0
+    aim = HEADROOM * keep_bytes
+    n_bytes -= _delete_stray_labels(engine, n_bytes - aim, ends)
+    if n_bytes <= aim:
+        return 0
+    with engine.connect() as connection:
         n_rows = connection.scalar(select(func.count()).select_from(predictions)) or 0
-        excess = int(n_rows * (1 - HEADROOM * keep_bytes / n_bytes))
+        excess = int(n_rows * (1 - aim / n_bytes))
         newest = connection.scalar(select(predictions.c.time).order_by(predictions.c.time).offset(excess).limit(1))
     return 0 if newest is None else _delete(engine, predictions, predictions.c.time < newest, ends)
+
+
+def _delete_stray_labels(engine: Engine, n_bytes: float, ends: float) -> int:
+    """Deletes labels without a prediction, the oldest first, until so much is free; returns how much, about."""
+    freed = 0
+    is_stray = ~exists().where(predictions.c.request_id == labels.c.request_id)
+    stray = select(labels.c.request_id, func.length(labels.c.labels)).where(is_stray)
+    while freed < n_bytes and time.monotonic() < ends:
+        with engine.connect() as connection:
+            found = connection.execute(stray.order_by(labels.c.time).limit(CHUNK)).all()
+        if not found:
+            break
+        chosen = []
+        for request_id, length in found:
+            chosen.append(request_id)
+            freed += length + LABELS_ROW_BYTES
+            if freed >= n_bytes:
+                break
+        with engine.begin() as connection:
+            connection.execute(delete(labels).where(labels.c.request_id.in_(chosen)))
+    return freed
 
 
 def _delete(engine: Engine, table: Table, condition: Any, ends: float) -> int:
@@ -107,13 +135,18 @@ def _pragma(connection: Connection, name: str) -> int:
     return int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
 
 
-def _living_rows(connection: Connection) -> int:
-    """As PostgreSQL's own statistics have it."""
-    return connection.scalar(text("SELECT n_live_tup FROM pg_stat_user_tables WHERE relname = 'predictions'")) or 0
+_NEWEST = {predictions: "id", labels: "time"}
+"""What grows, and by which column its newest rows are found."""
 
 
-def _row_bytes(connection: Connection) -> float:
-    mean = connection.scalar(
-        text("SELECT avg(pg_column_size(p.*)) FROM (SELECT * FROM predictions ORDER BY id DESC LIMIT 1000) p")
-    )
-    return float(mean or 0.0) + POSTGRESQL_ROW_BYTES
+def _living_bytes(connection: Connection, table: str, newest: str) -> int:
+    """What a table of PostgreSQL needs, with as many rows as its own statistics have."""
+    query = f"""
+        SELECT pg_total_relation_size('{table}') AS files,
+               (SELECT n_live_tup FROM pg_stat_user_tables WHERE relid = '{table}'::regclass) AS n_rows,
+               (SELECT avg(pg_column_size(t.*)) FROM
+                   (SELECT * FROM {table} ORDER BY {newest} DESC LIMIT 1000) t) AS row_bytes
+    """  # noqa: S608 - names of ours
+    found = connection.execute(text(query)).one()
+    files: int = found.files
+    return min(files, int((found.n_rows or 0) * (float(found.row_bytes or 0) + POSTGRESQL_ROW_BYTES)))

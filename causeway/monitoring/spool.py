@@ -10,7 +10,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import secrets
+import stat
 import struct
 import zlib
 from collections.abc import Iterator
@@ -31,6 +33,7 @@ _MAGIC = struct.Struct("<4sI")
 _FACTS = struct.Struct("<IId")
 _HEAD_BYTES = _MAGIC.size + _FACTS.size
 _SUFFIX = ".spool"
+_NAME = re.compile(rf"\d{{12,}}-\d+-[0-9a-f]{{16}}\{_SUFFIX}")
 
 
 class Frame(NamedTuple):
@@ -77,7 +80,9 @@ class Spool:
     def tend(self, now: float) -> None:
         """Leaves a segment that is large or old, or that somebody removed, so that another is begun for what comes."""
         if self._descriptor is not None and (
-            self._n_bytes >= SEGMENT_BYTES or now - self._began >= SEGMENT_S or not os.fstat(self._descriptor).st_nlink
+            self._n_bytes >= SEGMENT_BYTES
+            or abs(now - self._began) >= SEGMENT_S  # the clock may step back
+            or not os.fstat(self._descriptor).st_nlink
         ):
             self.close()
 
@@ -111,14 +116,17 @@ class Spool:
 
 
 class Segment:
-    """The reader's end of one file. Raises `OSError` where it cannot be opened or read."""
+    """The reader's end of one file. Raises `OSError` where it cannot be opened or read, or is no file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = path.stem
         self.writer = self.name.split("-")[1]
         """Which of the workers wrote it."""
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            os.close(self._descriptor)
+            raise OSError(errno.EINVAL, "no regular file", str(path))
         self._is_left = False
 
     @property
@@ -168,7 +176,7 @@ class Segment:
 
 def segments(folder: Path) -> Iterator[Path]:
     """The segments in a folder, the oldest first; none where there is no such folder."""
-    return iter(sorted(folder.glob(f"[!.]*{_SUFFIX}")))
+    return iter(sorted(path for path in folder.glob(f"*{_SUFFIX}") if _NAME.fullmatch(path.name)))
 
 
 def n_bytes(folder: Path) -> int:
@@ -176,5 +184,5 @@ def n_bytes(folder: Path) -> int:
     total = 0
     for segment in segments(folder):
         with suppress(FileNotFoundError):  # it was read to its end
-            total += segment.stat().st_size
+            total += segment.lstat().st_size
     return total

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from causeway.errors import DatabaseUnusable
 from causeway.monitoring import database
 from causeway.monitoring.database import drift_windows, labels, predictions, spool_positions
 from tests.conftest import ROOT, free_port
+from tests.postgres import Postgres
 
 PREDICTION: dict[str, Any] = {
     "request_id": "a",
@@ -137,3 +141,90 @@ def test_a_database_that_is_not_there_is_refused_without_its_password() -> None:
         database.connect(f"postgresql+psycopg://me:s3cret@127.0.0.1:{free_port()}/nowhere")
     assert "127.0.0.1" in str(refused.value)
     assert "s3cret" not in str(refused.value) + str(refused.value.facts)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://me@127.0.0.1:{port}/nowhere?password=s3cret",
+        "postgresql+psycopg://me:s3cret@pw@127.0.0.1:{port}/nowhere",
+        "postgresql+psycopg://me:s3cret@127.0.0.1:port/nowhere",
+        "s3cret",
+    ],
+)
+def test_a_url_that_is_odd_is_refused_without_its_password(url: str) -> None:
+    for opening in (database.connect, lambda url: database.reading(url).__enter__()):
+        with pytest.raises(DatabaseUnusable) as refused:
+            opening(url.format(port=free_port()))
+        assert "s3cret" not in str(refused.value) + str(refused.value.facts)
+
+
+def test_a_sqlite_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+    connected = database.connect(database.sqlite_url(tmp_path / "log.db"))
+    with connected.begin() as connection:
+        connection.execute(insert(predictions), PREDICTION)
+        assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+    connected.dispose()
+
+
+@pytest.mark.parametrize("replacement", [None, "another.db"])
+def test_a_sqlite_file_that_is_removed_or_replaced_is_not_written_any_more(
+    tmp_path: Path, replacement: str | None
+) -> None:
+    path = tmp_path / "log.db"
+    connected = database.connect(database.sqlite_url(path))
+    with connected.begin() as connection:
+        connection.execute(insert(predictions), PREDICTION)
+    for file in list(tmp_path.iterdir()):  # with its write-ahead log
+        file.rename(file.with_name(f"moved-{file.name}"))
+    if replacement:
+        database.connect(database.sqlite_url(tmp_path / replacement)).dispose()
+        (tmp_path / replacement).rename(path)
+    with connected.begin() as connection:
+        connection.execute(insert(predictions), {**PREDICTION, "request_id": "after"})
+    with database.reading(database.sqlite_url(path)) as connection:
+        assert list(connection.scalars(select(predictions.c.request_id))) == ["after"]
+    connected.dispose()
+
+
+def test_statements_and_locks_of_postgresql_are_given_up(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "PATIENCE_S", 0.2)
+    url = postgres.create_database()
+    connected, other = database.connect(url, limit_s=0.1), database.connect(url)
+    with pytest.raises(SQLAlchemyError, match="statement timeout"), connected.connect() as connection:
+        connection.execute(text("SELECT pg_sleep(60)"))
+    with other.begin() as holding:
+        holding.execute(text("LOCK TABLE labels"))
+        with pytest.raises(DatabaseUnusable, match="lock timeout"), database.reading(url) as connection:
+            connection.execute(select(labels))
+    connected.dispose()
+    other.dispose()
+
+
+def test_a_database_that_accepts_connections_and_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "_POSTGRESQL", {"connect_timeout": 2})  # the least that libpq takes
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(DatabaseUnusable, match="timeout"):
+        database.connect(f"postgresql+psycopg://me@127.0.0.1:{silent.getsockname()[1]}/nowhere")
+
+
+def test_a_log_that_is_not_there_is_not_made_by_those_who_read_it(tmp_path: Path) -> None:
+    url = database.sqlite_url(tmp_path / "log.db")
+    with pytest.raises(DatabaseUnusable, match="there is no prediction log yet"), database.reading(url):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["table", "garbage", "nothing"])
+def test_a_file_that_is_no_log_is_refused_and_left_as_it_is(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "it's 100% ?.db"
+    if content == "table":
+        with closing(sqlite3.connect(path)) as foreign:
+            foreign.execute("CREATE TABLE predictions (id INTEGER)")
+    else:
+        path.write_bytes(b"garbage" * 1000 if content == "garbage" else b"")
+    before = path.read_bytes()
+    with pytest.raises(DatabaseUnusable) as refused, database.reading(database.sqlite_url(path)) as connection:
+        connection.execute(select(predictions))
+    assert "\n" not in str(refused.value)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, select, text
 
-from causeway.monitoring import keeper, keeper_process
+from causeway.monitoring import backlog, database, keeper, keeper_process, prediction_writer, sampling
 from causeway.monitoring.batch import Columns, Record, pack
 from causeway.monitoring.database import connect, predictions, spool_positions
 from causeway.monitoring.keeper import Keeper
@@ -32,7 +32,7 @@ from tests.postgres import Postgres
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return tmp_path / "spool" / "one"
+    return tmp_path / "spool" / "causeway-metrics-one"
 
 
 @pytest.fixture
@@ -268,20 +268,192 @@ def test_a_worker_that_is_killed_takes_its_keeper_along_and_another_writes_the_r
 def test_the_spool_of_a_server_that_is_no_more_is_written_by_another(
     folder: Path, started: Callable[[], Keeper], engine: Engine
 ) -> None:
-    writer = Spool(folder.with_name("gone"))
+    gone = folder.with_name("causeway-metrics-gone")
+    leave(gone)
+    sampling.tell(gone, 2)
+    writer = Spool(gone)
     append(writer, *(record(str(n)) for n in range(100)))
     writer.close()
     folder.mkdir()
     keeping = started()
     drain(keeping)
     assert logged(engine) == [str(n) for n in range(100)]
-    assert not folder.with_name("gone").exists()
+    assert not gone.exists()
+
+
+def leave(folder: Path) -> None:
+    """Makes it the spool of a server that is no more."""
+    lock = keeper_process.take(folder)
+    assert lock is not None
+    os.close(lock)
+
+
+@pytest.mark.parametrize("name", ["backups", "causeway-metrics", "process-one"])
+def test_a_folder_of_others_in_the_spool_is_left_alone(folder: Path, started: Callable[[], Keeper], name: str) -> None:
+    others = folder.with_name(name)
+    leave(others)
+    (others / "precious").touch()
+    never_ours = folder.with_name("causeway-metrics-without-keeper")
+    never_ours.mkdir()
+    folder.mkdir()
+    drain(started())
+    assert {each.name for each in others.iterdir()} == {"keeper.lock", "precious"}
+    assert list(never_ours.iterdir()) == []
+
+
+def test_a_file_of_others_in_the_spool_of_a_server_that_is_no_more_stays(
+    folder: Path, started: Callable[[], Keeper]
+) -> None:
+    gone = folder.with_name("process-7")
+    leave(gone)
+    (gone / "precious").touch()
+    folder.mkdir()
+    drain(started())
+    assert [each.name for each in gone.iterdir()] == ["precious"]
+
+
+def test_what_is_no_segment_stops_nothing(folder: Path, started: Callable[[], Keeper], engine: Engine) -> None:
+    folder.mkdir(parents=True)
+    (folder / "notes.spool").touch()
+    os.mkfifo(folder / "000000000001-1-0123456789abcdef.spool")
+    (folder / "000000000002-1-0123456789abcdef.spool").mkdir()
+    loop = folder / "000000000003-1-0123456789abcdef.spool"
+    loop.symlink_to(loop)
+    writer = Spool(folder)
+    append(writer, record("a"))
+    drain(started())
+    assert logged(engine) == ["a"]
+    writer.close()
+
+
+def test_more_segments_than_may_be_open_are_written(
+    folder: Path, started: Callable[[], Keeper], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "OPEN", 3)
+    for n in range(10):
+        writer = Spool(folder)
+        append(writer, record(str(n)))
+        writer.close()
+    keeping = started()
+    for _ in range(4):
+        keeping.round()
+    assert sorted(logged(engine), key=int) == [str(n) for n in range(10)]
+    assert list(folder.glob("*.spool")) == []
+
+
+def test_an_error_of_any_kind_is_survived_and_told_once(
+    folder: Path,
+    started: Callable[[], Keeper],
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    writer, keeping = Spool(folder), started()
+    append(writer, record("a"))
+    with monkeypatch.context() as broken:
+        broken.setattr(prediction_writer, "rows", None)
+        assert [keeping.round() for _ in range(3)] == [0.25, 0.5, 1.0]
+    keeping.round()
+    assert logged(engine) == ["a"]
+    assert capsys.readouterr().out.count("keeper_failed") == 1
+    writer.close()
+
+
+def test_a_sqlite_file_that_is_removed_or_replaced_is_not_written_any_more(
+    folder: Path, started: Callable[[], Keeper], settings: Settings
+) -> None:
+    if not settings.database_url.startswith("sqlite"):
+        pytest.skip("PostgreSQL tells")
+    path = Path(settings.database_url.removeprefix("sqlite:///"))
+    writer, keeping = Spool(folder), started()
+    for request_id in ("before", "after"):
+        append(writer, record(request_id))
+        assert keeping.round() == keeper.PACE_S
+        if request_id == "before":
+            path.unlink()
+    reader = connect(settings.database_url)
+    assert logged(reader) == ["after"]
+    reader.dispose()
+    writer.close()
+
+
+def test_a_lock_on_the_table_counts_as_a_database_that_is_away(
+    folder: Path, postgres: Postgres, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "PATIENCE_S", 0.2)
+    url = postgres.create_database()
+    engine, writer = connect(url), Spool(folder)
+    keeping = Keeper(folder, replace(Settings(), database_url=url), ModelMetrics(registry))
+    append(writer, record("a"))
+    with engine.begin() as connection:
+        connection.execute(text("LOCK TABLE predictions"))
+        assert keeping.round() == keeper.BACK_OFF_S[0]
+    keeping.round()
+    assert logged(engine) == ["a"]
+    assert registry.get_sample_value("causeway_database_errors_total") == 1
+    writer.close()
+    keeping.close()
+    engine.dispose()
+
+
+def test_what_takes_the_database_seconds_does_not_make_the_keeper_sample(
+    folder: Path, started: Callable[[], Keeper], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, keeping = Spool(folder), started()
+    monkeypatch.setattr(keeper, "STALLED_S", 0.0)
+    append(writer, record("a"))
+    keeping.round()
+    now = time.monotonic()
+    keeping._sampling.observe(60.0, 10**6, now + sampling.STEP_S)
+    keeping._sampling.observe(60.0, 10**6 - 10**4, now + 2 * sampling.STEP_S)
+    assert keeping._sampling.factor == 1
+    writer.close()
+
+
+def test_a_keeper_that_is_to_end_waits_for_the_last_worker(
+    folder: Path, started: Callable[[], Keeper], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "DRAIN_S", 60.0)
+    writer = Spool(folder)
+    append(writer, record("a"))
+    work = threading.Thread(target=started().run, args=(bool,))  # of a pause: it is to end with the first
+    work.start()
+    wait_until(lambda: logged(engine) == ["a"], "a prediction in the database")
+    append(writer, record("b"))
+    writer.close()
+    work.join()
+    assert logged(engine) == ["a", "b"]
+
+
+def test_a_keeper_that_is_asked_to_end_while_it_starts_writes_what_is_there(folder: Path) -> None:
+    recording = Recorder(folder, LeftOut())
+    recording.start()
+    wait_until(lambda: recording._writer._keeper._process is not None, "a keeper")
+    process = recording._writer._keeper._process
+    assert process is not None
+    process.terminate()
+    recording.note(record("a"))
+    recording.close()
+    assert process.wait() == 0
+    engine = connect(at(Settings(), folder.parent).database_url)
+    assert logged(engine) == ["a"]
+    engine.dispose()
+
+
+def test_a_worker_that_ends_at_once_leaves_nothing_in_the_spool(folder: Path) -> None:
+    recording = Recorder(folder, LeftOut())
+    recording.start()
+    recording.note(record("a"))
+    recording.close()
+    engine = connect(at(Settings(), folder.parent).database_url)
+    wait_until(lambda: logged(engine) == ["a"], "the prediction in the database")
+    engine.dispose()
 
 
 def test_the_spool_of_another_server_that_runs_is_left_alone(
     folder: Path, started: Callable[[], Keeper], engine: Engine
 ) -> None:
-    other = folder.with_name("other")
+    other = folder.with_name("causeway-metrics-other")
     lock = keeper_process.take(other)
     assert lock is not None
     writer = Spool(other)

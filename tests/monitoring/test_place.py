@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from causeway.monitoring import folder
-from causeway.monitoring.place import at, where
+from causeway.monitoring.place import at, servers, where
 from causeway.settings import Settings
 
 
@@ -36,3 +36,10 @@ def test_a_server_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
     assert place.server() == tmp_path / "spool" / "causeway-metrics-abc"
     monkeypatch.delenv(folder.VARIABLE)
     assert place.server() == tmp_path / "spool" / f"process-{os.getpid()}"
+
+
+def test_the_spools_of_servers_are_known_by_their_names(tmp_path: Path) -> None:
+    for name in ("causeway-metrics-a_b1", "process-12", "process-x", "backups", "causeway-metrics-"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "process-13").touch()
+    assert {each.name for each in servers(tmp_path)} == {"causeway-metrics-a_b1", "process-12"}

@@ -222,3 +222,18 @@ def test_what_waits_for_a_slow_disk_is_bounded(
         recording.note(record(str(n), n_rows=1000))
         recording.flush()
     assert left_out == {"disk": 1000 + 1000}
+
+
+def test_no_error_ends_the_thread(folder: Path, left_out: LeftOut, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "LOOK_S", 0.0)
+    recording = Recorder(folder, left_out)
+    with monkeypatch.context() as broken:
+        broken.setattr(sampling, "told", None)
+        broken.setattr(recording._writer._spool, "append", None)
+        recording.start()
+        recording.note(record("lost", n_rows=2))
+        recording.flush()
+        wait_until(lambda: left_out == {"disk": 2}, "the loss to be counted")
+    recording.note(record("a"))
+    recording.close()
+    assert [each.request_id for each in everything(folder).predictions] == ["a"]

@@ -1,6 +1,6 @@
 """What is too old or too much goes, the oldest first, and nothing else."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -102,3 +102,28 @@ def test_sqlite_gives_its_pages_back(engine: Engine) -> None:
     prune(engine, keep_days=30, keep_bytes=2**40, now=NOW)
     with engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA page_count").scalar_one() < before / 4
+
+
+def labelled(engine: Engine, days_ago: Iterable[float], name: str) -> None:
+    rows = [{"request_id": f"{name}{ago:g}", "labels": "[1.0]" * 100, "time": NOW - ago * DAY_S} for ago in days_ago]
+    with engine.begin() as connection:
+        connection.execute(insert(labels), rows)
+
+
+def test_labels_without_a_prediction_go_by_size_the_oldest_first_and_before_any_prediction(engine: Engine) -> None:
+    keep_bytes = 2**20
+    answered(engine, 4.5, 5)
+    labelled(engine, [4.5, 5], "")
+    labelled(engine, (n / 1000 for n in range(4000)), "stray ")
+    for _ in range(3):
+        if engine.dialect.name == "postgresql":
+            with engine.connect() as connection:
+                connection.execute(text("ANALYZE labels, predictions"))
+                connection.commit()
+        assert prune(engine, keep_days=30, keep_bytes=keep_bytes, now=NOW) == 0
+    stayed = left(engine, labels)
+    stray = sorted(float(name.removeprefix("stray ")) for name in stayed if name.startswith("stray "))
+    assert stayed >= {"4.5", "5"}
+    assert stray == [n / 1000 for n in range(len(stray))]
+    with engine.connect() as connection:
+        assert 0.7 * keep_bytes < size(connection) <= keep_bytes

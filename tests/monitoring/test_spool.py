@@ -1,6 +1,7 @@
 """What a worker appended is read as it was, and a frame that was cut off takes nothing else with it."""
 
 import fcntl
+import os
 import resource
 import signal
 import subprocess
@@ -163,4 +164,28 @@ def test_a_frame_for_which_the_disk_has_no_room_leaves_no_trace(tmp_path: Path) 
         resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
     writer.append(b"after", 1, 0.0)
     assert [frame.payload for frame in read(Segment(path))] == [b"before", b"after"]
+    writer.close()
+
+
+def test_what_no_worker_named_is_no_segment(tmp_path: Path) -> None:
+    for name in ("notes.spool", "a-b-c.spool", "1-2.spool", ".000000000001-1-0123456789abcdef.spool"):
+        (tmp_path / name).touch()
+    assert list(segments(tmp_path)) == []
+
+
+def test_what_has_the_name_of_a_segment_and_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    pipe, loop = (tmp_path / f"00000000000{n}-1-0123456789abcdef.spool" for n in range(2))
+    os.mkfifo(pipe)
+    loop.symlink_to(loop)
+    for path in (pipe, loop):
+        with pytest.raises(OSError, match=r"no regular file|symbolic links"):
+            Segment(path)
+    assert spool.n_bytes(tmp_path) == loop.lstat().st_size
+
+
+def test_a_clock_that_steps_back_does_not_keep_a_segment(tmp_path: Path) -> None:
+    writer = Spool(tmp_path)
+    writer.append(b"tomorrow", 1, 1e6)
+    writer.append(b"today", 1, 1e6 - spool.SEGMENT_S)
+    assert sorted(Segment(path).is_left for path in segments(tmp_path)) == [False, True]
     writer.close()
