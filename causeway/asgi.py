@@ -7,9 +7,9 @@ import math
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from causeway import errors, tracing
 from causeway.monitoring import batch
@@ -20,6 +20,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = Mapping[bytes, bytes]
+T = TypeVar("T")
 Phases = tuple[float, float, float, float]
 """Seconds of decoding, in the queue, computing and encoding."""
 
@@ -118,6 +119,18 @@ class Request:
         while (await self.receive())["type"] != "http.disconnect":
             pass
         return errors.ClientGone()
+
+    async def unless_gone(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of long work, once the body has been read. Raises `ClientGone` where the client hangs up first."""
+        working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(self.gone())
+        try:
+            await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise leaving.result()
+            return working.result()
+        finally:
+            working.cancel()
+            leaving.cancel()
 
     async def answer(self, answer: Answer, send: Send) -> None:
         """Sends it, and closes the connection where too much of the body is left, or it is unclear what comes next."""

@@ -40,6 +40,10 @@ Boolean arrays and columns count as 0 and 1. A missing value is sent as such: th
 Priority = Literal["interactive", "bulk"]
 """Bulk requests get what interactive ones leave, and never nothing."""
 
+FEEDBACK_ENTRIES = 5_000
+FEEDBACK_BYTES = 500_000
+"""What `feedback_many` puts into one request: half the entries that the service takes, and nearly its bytes."""
+
 RETRIED_STATUS = frozenset({429, 502, 503})
 """Not now, said by the service or by a proxy before it. A deadline that passed (504) stays passed."""
 
@@ -149,17 +153,31 @@ class _Calls:
             **({} if model_version is None else {"X-Model-Version": model_version}),
         }
         # NaN is written as NaN: the service refuses it with its row and column.
-        content = json.dumps({name: values}, default=_plain, separators=(",", ":")).encode()
+        content = _json({name: values})
         n_rows = len(values) if isinstance(values, list) else 0
         return _Call("POST", f"{self.url}/predict", headers, self._timeout.answer_s, content, n_rows)
 
-    def _feedback_call(self, body: Mapping[str, Any]) -> _Call:
+    def _feedback_calls(self, labels: Mapping[str, Iterable[float]]) -> list[_Call]:
+        """As few as the service takes. Raises TypeError unless `labels` has them by request id."""
+        if not isinstance(labels, Mapping):
+            raise TypeError(f"feedback_many takes labels by request id, {{id: [0, 1]}}, not {type(labels).__name__}")
+        parts: list[list[bytes]] = []
+        n_bytes = 0
+        for request_id, given in labels.items():
+            entry = _json({"request_id": request_id, "labels": given})
+            n_bytes += len(entry) + 1
+            if not parts or n_bytes > FEEDBACK_BYTES or len(parts[-1]) == FEEDBACK_ENTRIES:
+                parts.append([])
+                n_bytes = len(entry) + 1
+            parts[-1].append(entry)
+        return [self._feedback_call(b'{"feedback":[%b]}' % b",".join(part)) for part in parts or [[]]]
+
+    def _feedback_call(self, content: bytes) -> _Call:
         headers = {
             "Content-Type": "application/json",
             "X-Request-ID": new_id(),
             "X-Timeout-Ms": f"{self._timeout.answer_s * 1000:.3f}",
         }
-        content = json.dumps(body, default=_plain, separators=(",", ":")).encode()
         return _Call("POST", f"{self.url}/feedback", headers, self._timeout.answer_s, content)
 
     def _health_call(self) -> _Call:
@@ -194,15 +212,17 @@ class Client(_Calls):
 
         Labels can be sent again: the same ones change nothing, and others replace them.
         """
-        return self._feedback({"request_id": request_id, "labels": labels})
+        return self._feedback(self._feedback_call(_json({"request_id": request_id, "labels": labels})))
 
     def feedback_many(self, labels: Mapping[str, Iterable[float]]) -> Feedback:
-        """The same for several requests, by their ids: either all labels are stored, or none."""
-        entries = [{"request_id": request_id, "labels": given} for request_id, given in labels.items()]
-        return self._feedback({"feedback": entries})
+        """The same for several requests, by their ids: either all labels are stored, or none.
 
-    def _feedback(self, body: Mapping[str, Any]) -> Feedback:
-        call = self._feedback_call(body)
+        More than `FEEDBACK_ENTRIES` or `FEEDBACK_BYTES` go in several calls, one after another; where one of these
+        raises, those before it are stored, and its `entry` counts from its own first.
+        """
+        return _together([self._feedback(call) for call in self._feedback_calls(labels)])
+
+    def _feedback(self, call: _Call) -> Feedback:
         for attempt in self._attempts():
             with attempt:
                 return call.feedback(self._once(call))
@@ -258,15 +278,17 @@ class AsyncClient(_Calls):
 
         Labels can be sent again: the same ones change nothing, and others replace them.
         """
-        return await self._feedback({"request_id": request_id, "labels": labels})
+        return await self._feedback(self._feedback_call(_json({"request_id": request_id, "labels": labels})))
 
     async def feedback_many(self, labels: Mapping[str, Iterable[float]]) -> Feedback:
-        """The same for several requests, by their ids: either all labels are stored, or none."""
-        entries = [{"request_id": request_id, "labels": given} for request_id, given in labels.items()]
-        return await self._feedback({"feedback": entries})
+        """The same for several requests, by their ids: either all labels are stored, or none.
 
-    async def _feedback(self, body: Mapping[str, Any]) -> Feedback:
-        call = self._feedback_call(body)
+        More than `FEEDBACK_ENTRIES` or `FEEDBACK_BYTES` go in several calls, one after another; where one of these
+        raises, those before it are stored, and its `entry` counts from its own first.
+        """
+        return _together([await self._feedback(call) for call in self._feedback_calls(labels)])
+
+    async def _feedback(self, call: _Call) -> Feedback:
         async for attempt in self._attempts():
             with attempt:
                 return call.feedback(await self._once(call))
@@ -421,6 +443,10 @@ def _values(array: Any) -> Any:
 _no_booleans = np.frompyfunc(lambda value: int(value) if isinstance(value, bool) else value, 1, 1)
 
 
+def _json(value: object) -> bytes:
+    return json.dumps(value, default=_plain, separators=(",", ":")).encode()
+
+
 def _plain(value: object) -> object:
     """What `json` cannot write, as something that it can; what is no number at all (pandas.NA, a date) as null."""
     if isinstance(value, Mapping):
@@ -431,6 +457,13 @@ def _plain(value: object) -> object:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return None
+
+
+def _together(stored: Sequence[Feedback]) -> Feedback:
+    """What several calls stored."""
+    names = ("repeated", "replaced", "unknown")
+    ids = {name: [each for part in stored for each in getattr(part, name)] for name in names}
+    return Feedback(accepted=sum(part.accepted for part in stored), **ids)
 
 
 def _predictions(values: object, n_rows: int) -> NDArray[np.float32]:

@@ -17,7 +17,8 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, NamedTuple, Protocol
 
 import msgspec
@@ -29,15 +30,20 @@ from causeway.asgi import Answer, Request, json_answer
 from causeway.contract import Output
 from causeway.monitoring import database
 from causeway.monitoring.database import labels, predictions
+from causeway.monitoring.database_thread import DatabaseThread
+from causeway.settings import Settings
 
 BODY_BYTES = 512 * 1024
-"""What a body may take at most: it is decoded on the event loop, in about 5 ms."""
+"""What a body may take at most: it is decoded on the event loop, in 10 to 20 ms."""
 
 MAX_ENTRIES = 10_000
 """Entries in one body, at most."""
 
-MAX_WAITING = 20_000
-"""Entries that may wait while others are committed; more are refused."""
+MAX_WAITING_BYTES = 8 * 1024 * 1024
+"""What may wait while others are committed; more is refused."""
+
+ENTRY_BYTES = 300
+"""What an entry takes in memory besides its labels, about."""
 
 RETRY_S = 1.0
 """When labels that were not stored are worth sending again."""
@@ -49,8 +55,17 @@ RequestId = Annotated[str, Meta(pattern=r"^[!-~]{1,128}\Z")]
 Labels = Annotated[tuple[float, ...], Meta(min_length=1)]
 
 
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Entry(NamedTuple):
     """The labels of one request, one for each of its rows."""
+
+    request_id: str
+    labels: str
+    """JSON, as the database has them: numbers would take ten times as much while they wait."""
+    n_rows: int
+
+
+class _Given(msgspec.Struct, forbid_unknown_fields=True):
+    """An entry as it comes."""
 
     request_id: RequestId
     labels: Labels
@@ -61,7 +76,7 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
 
     request_id: RequestId | UnsetType = UNSET
     labels: Labels | UnsetType = UNSET
-    feedback: Annotated[tuple[Entry, ...], Meta(min_length=1, max_length=MAX_ENTRIES)] | UnsetType = UNSET
+    feedback: Annotated[tuple[_Given, ...], Meta(min_length=1, max_length=MAX_ENTRIES)] | UnsetType = UNSET
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -87,16 +102,24 @@ class Observer(Protocol):
 class Feedback:
     """The labels that come in by one worker. Nothing is connected before the first of them."""
 
-    def __init__(self, url: str, *, metrics: Observer, output: Callable[[], Output], max_body_bytes: int) -> None:
-        self._url = url
+    def __init__(
+        self,
+        url: str,
+        *,
+        metrics: Observer,
+        output: Callable[[], Output],
+        max_body_bytes: int,
+        max_rows: int = Settings.max_rows,
+    ) -> None:
         self._metrics = metrics
         self._output = output
         """The champion's: labels are of its kind."""
         self._max_body_bytes = min(max_body_bytes, BODY_BYTES)
-        self._engine: Engine | None = None
-        self._thread = ThreadPoolExecutor(1, "feedback")
-        self._waiting: list[_Waiting] = []
-        self._n_waiting = 0
+        self._max_rows = max_rows
+        self._database = DatabaseThread(url, "feedback")
+        self._waiting: dict[_Waiting, int] = {}
+        """In the order in which they came, with their bytes."""
+        self._waiting_bytes = 0
         self._committing: asyncio.Task[None] | None = None
 
     async def answer(self, request: Request, timeout_ms: float) -> Answer:
@@ -107,8 +130,8 @@ class Feedback:
         output = self._output()
         try:
             async with asyncio.timeout(request.started + timeout_ms / 1000 - time.perf_counter()):
-                body = b"".join(await request.pieces(self._max_body_bytes))
-                result = await self.store(decode(body, output))
+                entries = decode(b"".join(await request.pieces(self._max_body_bytes)), output, self._max_rows)
+                result = await request.unless_gone(self.store(entries))
         except TimeoutError:
             raise errors.DeadlineExceeded(timeout_ms) from None
         told = {**msgspec.structs.asdict(result), "request_id": request.id}
@@ -118,51 +141,42 @@ class Feedback:
         """Commits all of `entries`, or none. Entries that come during a commit share the next one.
 
         Raises `FeedbackInvalid` where a request in the log has another number of rows than labels, and
-        `DatabaseUnreachable`, also where too many entries wait.
+        `DatabaseUnreachable`, also where too much waits. Entries whose caller is cancelled do not wait any more.
         """
-        if self._waiting and self._n_waiting + len(entries) > MAX_WAITING:
+        n_bytes = sum(ENTRY_BYTES + len(entry.labels) for entry in entries)
+        if self._waiting and self._waiting_bytes + n_bytes > MAX_WAITING_BYTES:
             raise errors.DatabaseUnreachable(RETRY_S)
         waiting = _Waiting(entries, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
-        self._n_waiting += len(entries)
+        self._waiting[waiting] = n_bytes
+        self._waiting_bytes += n_bytes
         if self._committing is None or self._committing.done():
             self._committing = asyncio.create_task(self._commit())
-        result = await waiting.result
+        try:
+            result = await waiting.result
+        finally:
+            self._waiting_bytes -= self._waiting.pop(waiting, 0)
         if isinstance(result, errors.FeedbackInvalid):
             raise result
         self._count(result)
         return result
 
     def close(self) -> None:
-        """Ends the connections, after the commit that is under way."""
-        self._thread.shutdown()
-        if self._engine is not None:
-            self._engine.dispose()
+        """Ends the connections after the commit that is under way. One that hangs is given up: it was not confirmed."""
+        self._database.close()
 
     async def _commit(self) -> None:
         """Commits what waits, until nothing does."""
         while self._waiting:
-            group = [waiting for waiting in self._waiting if not waiting.result.done()]  # cancelled at its deadline
-            self._waiting, self._n_waiting = [], 0
+            group = list(self._waiting)
+            self._waiting, self._waiting_bytes = {}, 0
             try:
-                loop = asyncio.get_running_loop()
-                results = await loop.run_in_executor(self._thread, self._transaction, [w.entries for w in group])
+                results = await self._database.run(partial(_transaction, [waiting.entries for waiting in group]))
             except Exception as exc:  # whatever it is, none of these is stored
                 for waiting in group:
                     waiting.fail(exc)
             else:
                 for waiting, result in zip(group, results, strict=True):
                     waiting.succeed(result)
-
-    def _transaction(self, group: Sequence[Sequence[Entry]]) -> list[Result | errors.FeedbackInvalid]:
-        """In the thread: one transaction for all. A refusal leaves its own entries out and no others."""
-        if self._engine is None:
-            self._engine = database.connect(self._url)
-        with self._engine.begin() as connection:
-            ledger = _Ledger.of(connection, {entry.request_id for entries in group for entry in entries})
-            results = [ledger.take(entries) for entries in group]
-            ledger.write(connection, time.time())
-        return results
 
     def _count(self, result: Result) -> None:
         repeated, replaced = len(result.repeated), len(result.replaced)
@@ -172,7 +186,8 @@ class Feedback:
         self._metrics.feedback("unknown", len(result.unknown))
 
 
-class _Waiting(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class _Waiting:
     """The entries of one request, and what is to come of them."""
 
     entries: Sequence[Entry]
@@ -187,6 +202,15 @@ class _Waiting(NamedTuple):
             refusal = errors.DatabaseUnreachable(RETRY_S)
             refusal.__cause__ = exc
             self.result.set_exception(refusal)
+
+
+def _transaction(group: Sequence[Sequence[Entry]], engine: Engine) -> list[Result | errors.FeedbackInvalid]:
+    """One transaction for all. A refusal leaves its own entries out and no others."""
+    with engine.begin() as connection:
+        ledger = _Ledger.of(connection, {entry.request_id for entries in group for entry in entries})
+        results = [ledger.take(entries) for entries in group]
+        ledger.write(connection, time.time())
+    return results
 
 
 class _Ledger:
@@ -217,16 +241,16 @@ class _Ledger:
         """Enters all of `entries`, one after another, or finds the first that does not fit its prediction."""
         for index, entry in enumerate(entries):
             n_rows = self._n_rows.get(entry.request_id)
-            if n_rows is not None and len(entry.labels) not in n_rows:
+            if n_rows is not None and entry.n_rows not in n_rows:
                 expected = " or ".join(map(str, sorted(n_rows)))
-                return errors.FeedbackInvalid(f"{len(entry.labels)} labels for {expected} rows", index)
+                return errors.FeedbackInvalid(f"{entry.n_rows} labels for {expected} rows", index)
         repeated: list[str] = []
         replaced: list[str] = []
         for entry in entries:
-            text, before = msgspec.json.encode(entry.labels).decode(), self._now.get(entry.request_id)
+            before = self._now.get(entry.request_id)
             if before is not None:
-                (repeated if before == text else replaced).append(entry.request_id)
-            self._now[entry.request_id] = text
+                (repeated if before == entry.labels else replaced).append(entry.request_id)
+            self._now[entry.request_id] = entry.labels
         unknown = [entry.request_id for entry in entries if entry.request_id not in self._n_rows]
         return Result(len(entries), repeated, replaced, unknown)
 
@@ -241,8 +265,8 @@ class _Ledger:
             connection.execute(database.upsert(connection, labels), changed)
 
 
-def decode(body: bytes, output: Output) -> Sequence[Entry]:
-    """The entries of a body, with labels in the `label_range` of `output`.
+def decode(body: bytes, output: Output, max_rows: int) -> Sequence[Entry]:
+    """The entries of a body, each with at most `max_rows` labels, which are among the `label_values` of `output`.
 
     Raises `BodyNotJson`, or `FeedbackInvalid` for the first fault.
     """
@@ -252,29 +276,56 @@ def decode(body: bytes, output: Output) -> Sequence[Entry]:
         raise _explained(str(exc)) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise errors.BodyNotJson() from None
-    entries = _entries(decoded)
-    low, high = label_range(output)
-    for index, entry in enumerate(entries):
-        if min(entry.labels) < low or max(entry.labels) > high:
-            raise errors.FeedbackInvalid(f"labels must be from {low:.15g} to {high:.15g}", index)
-    return entries
+    allowed = label_values(output)
+    return [_entry(index, given, allowed, max_rows) for index, given in enumerate(_given(decoded))]
 
 
-def label_range(output: Output) -> tuple[float, float]:
-    """The least and the greatest label: what the output may be; of several columns, which was right, from 0."""
-    return (output.minimum, output.maximum) if output.width == 1 else (0, output.width - 1)
+class LabelValues(NamedTuple):
+    """Which numbers may be labels."""
+
+    least: float
+    greatest: float
+    are_whole: bool
+
+    def have(self, value: float) -> bool:
+        """Whether it is one of them."""
+        return self.least <= value <= self.greatest and (not self.are_whole or value.is_integer())
+
+    def __str__(self) -> str:
+        if (self.least, self.greatest, self.are_whole) == (0, 1, True):
+            return "0 or 1"
+        return f"{'whole numbers ' if self.are_whole else ''}from {self.least:.15g} to {self.greatest:.15g}"
+
+
+def label_values(output: Output) -> LabelValues:
+    """Of a probability whether it came true, 0 or 1; of several columns which was right, from 0; or what it may be."""
+    if output.width > 1:
+        return LabelValues(0, output.width - 1, are_whole=True)
+    return LabelValues(output.minimum, output.maximum, are_whole=(output.minimum, output.maximum) == (0, 1))
 
 
 _DECODER = msgspec.json.Decoder(_Body)
 
 
-def _entries(body: _Body) -> Sequence[Entry]:
+def _given(body: _Body) -> Sequence[_Given]:
     has = [name for name in body.__struct_fields__ if getattr(body, name) is not UNSET]
     if body.feedback is not UNSET and has == ["feedback"]:
         return body.feedback
     if body.request_id is not UNSET and body.labels is not UNSET and len(has) == 2:
-        return (Entry(body.request_id, body.labels),)
+        return (_Given(body.request_id, body.labels),)
     raise errors.FeedbackInvalid('The body must have "request_id" and "labels", or "feedback" with a list of these')
+
+
+def _entry(index: int, given: _Given, allowed: LabelValues, max_rows: int) -> Entry:
+    values = given.labels
+    if len(values) > max_rows:
+        raise errors.FeedbackInvalid(f"{len(values)} labels, but a request has at most {max_rows} rows", index)
+    if not all(map(allowed.have, set(values))):
+        raise errors.FeedbackInvalid(f"labels must be {allowed}", index)
+    text = msgspec.json.encode(values)
+    if b"-0.0" in text:
+        text = msgspec.json.encode([value + 0.0 for value in values])  # -0.0 becomes 0.0, which is the same label
+    return Entry(given.request_id, text.decode(), len(values))
 
 
 def _explained(message: str) -> errors.FeedbackInvalid:

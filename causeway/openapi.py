@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from causeway import errors, feedback
+from causeway import drifts, errors, feedback
 from causeway.errors import Refusal
 from causeway.settings import Settings
 from causeway.state import ROLES
@@ -43,7 +43,7 @@ def document(version: ModelVersion | None, settings: Settings) -> dict[str, Any]
         },
         "paths": {
             "/predict": {"post": _predict(version, tag, settings)},
-            **({"/feedback": {"post": _feedback(version, settings)}} if settings.monitoring == "on" else {}),
+            **(_monitored(version, tag, settings) if settings.monitoring == "on" else {}),
             "/health": {"get": _health(tag)},
             **{path: {"get": _plain(*described)} for path, described in _INFRASTRUCTURE.items()},
         },
@@ -189,10 +189,14 @@ def _predict(version: ModelVersion | None, tag: str, settings: Settings) -> dict
     }
 
 
+def _monitored(version: ModelVersion | None, tag: str, settings: Settings) -> dict[str, Any]:
+    return {"/feedback": {"post": _feedback(version, settings)}, "/drift": {"get": _drift(tag, settings)}}
+
+
 def _feedback(version: ModelVersion | None, settings: Settings) -> dict[str, Any]:
     limit_bytes = min(settings.max_body_bytes, feedback.BODY_BYTES)
     refusals: tuple[Refusal, ...] = (
-        errors.FeedbackInvalid("labels must be from 0 to 1", 1),
+        errors.FeedbackInvalid("labels must be 0 or 1", 1),
         errors.BodyTooLarge(limit_bytes),
         errors.UnsupportedMediaType(),
         _NOT_READY,
@@ -202,13 +206,16 @@ def _feedback(version: ModelVersion | None, settings: Settings) -> dict[str, Any
     request_id = {"type": "string", "pattern": "^[!-~]{1,128}$"}
     label: dict[str, Any] = {"type": "number"}
     if version:
-        label["minimum"], label["maximum"] = feedback.label_range(version.contract.output)
+        allowed = feedback.label_values(version.contract.output)
+        label |= {"minimum": allowed.least, "maximum": allowed.greatest}
+        label |= {"multipleOf": 1} if allowed.are_whole else {}
+    of_rows = {"type": "array", "minItems": 1, "maxItems": settings.max_rows, "items": label}
     entry = {
         "type": "object",
         "required": ["request_id", "labels"],
         "properties": {
             "request_id": {**request_id, "description": "The request_id of the prediction."},
-            "labels": {"type": "array", "minItems": 1, "items": label, "description": "One for each of its rows."},
+            "labels": {**of_rows, "description": "One for each of its rows."},
         },
         "additionalProperties": False,
     }
@@ -248,6 +255,49 @@ def _feedback(version: ModelVersion | None, settings: Settings) -> dict[str, Any
                     _JSON: {
                         "schema": {"type": "object", "required": list(properties), "properties": properties},
                         "example": example,
+                    }
+                },
+            },
+            **_refused_by_status(refusals),
+        },
+    }
+
+
+def _drift(tag: str, settings: Settings) -> dict[str, Any]:
+    refusals = (
+        _NOT_READY,
+        errors.DatabaseUnreachable(drifts.RETRY_S),
+        errors.DeadlineExceeded(settings.timeout_ms),
+    )
+    version = {
+        "type": "object",
+        "required": ["model_version"],
+        "properties": {
+            "model_version": {"type": "string"},
+            "windows": {"type": "integer", "description": "Complete ones in this time."},
+            "drifted_since": {"type": "object", "description": "By column that drifts now: since when."},
+            "problem": {"type": "string", "description": "Why nothing is known of this version."},
+        },
+        "additionalProperties": True,
+    }
+    properties = {
+        "span_s": {"type": "number", "description": "How far back it looks, in seconds."},
+        "versions": {"type": "array", "items": version},
+    }
+    return {
+        "operationId": "drift",
+        "summary": "How far the traffic of each deployed version is from its reference",
+        "description": f"An answer is up to {drifts.SHARED_S:g} s old. `causeway drift` looks further back.",
+        "responses": {
+            "200": {
+                "description": "Each version with its windows, alarms and statistics.",
+                "content": {
+                    _JSON: {
+                        "schema": {"type": "object", "required": list(properties), "properties": properties},
+                        "example": {
+                            "span_s": drifts.SPAN_S,
+                            "versions": [{"model_version": tag, "windows": 12, "drifted_since": {}}],
+                        },
                     }
                 },
             },

@@ -50,6 +50,8 @@ from causeway.shadow import Busyness
 BENTOML_PATHS = ("/schema.json", "/livez", "/readyz", "/healthz")
 BENTOML_STATIC = "/static_content/"
 READ = ("GET", "HEAD")
+TOLD = ("/predict", "/feedback", "/drift", "/health", "/")
+"""Paths that somebody who asked for another one is told of."""
 TRACED = ("/predict", "/feedback")
 """Paths whose requests get a span; probes and scrapes would drown them."""
 
@@ -85,15 +87,30 @@ class Rest:
         }
         self._recorder: Recorder | None = None
         self._labels: Feedback | None = None
+        self._drifts: Drifts | None = None
         if settings.monitoring == "on":
-            place = where(settings, state_path(settings).parent)
-            self._recorder = Recorder(place.server(), metrics)
-            output = lambda: deployment.champion.version.contract.output  # noqa: E731 - asked at each request
-            self._labels = Feedback(
-                place.database_url, metrics=metrics, output=output, max_body_bytes=settings.max_body_bytes
-            )
-            drifts = Drifts(place.database_url, settings.drift_rows, lambda: list(deployment.served.by_tag))
-            self._endpoints |= {"/feedback": (self._feedback, ("POST",)), "/drift": (drifts.answer, READ)}
+            self._monitor()
+
+    def _monitor(self) -> None:
+        """Sets up the prediction log, and what is answered from it."""
+        settings, deployment = self._settings, self._deployment
+        place = where(settings, state_path(settings).parent)
+        self._recorder = Recorder(place.server(), self._metrics)
+        self._labels = Feedback(
+            place.database_url,
+            metrics=self._metrics,
+            output=lambda: deployment.champion.version.contract.output,
+            max_body_bytes=settings.max_body_bytes,
+            max_rows=settings.max_rows,
+        )
+        self._drifts = Drifts(
+            place.database_url,
+            settings.drift_rows,
+            settings.drift_s,
+            lambda: list(deployment.served.by_tag),
+            timeout_ms=settings.timeout_ms,
+        )
+        self._endpoints |= {"/feedback": (self._feedback, ("POST",)), "/drift": (self._drifts.answer, READ)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -153,7 +170,7 @@ class Rest:
         for task in background:
             task.cancel()
         self._deployment.stop()
-        for part in (self._labels, self._recorder, self._spans):
+        for part in (self._recorder, self._labels, self._drifts, self._spans):
             if part is not None:
                 await asyncio.to_thread(part.close)
         self._metrics.flush()
@@ -172,7 +189,8 @@ class Rest:
     def _endpoint(self, path: str, method: str) -> Endpoint:
         """What answers this path and method. Raises `NotFound` or `MethodNotAllowed`."""
         if path not in self._endpoints:
-            raise errors.NotFound(("POST /predict", "GET /health", "GET /"))
+            there = [each for each in TOLD if each in self._endpoints]
+            raise errors.NotFound([f"{self._endpoints[each][1][0]} {each}" for each in there])
         endpoint, methods = self._endpoints[path]
         if method not in methods:
             raise errors.MethodNotAllowed(methods)

@@ -44,6 +44,20 @@ def test_labels_of_many_requests_go_together(call: Call, server: Server) -> None
     assert refused.value.entry == 1
 
 
+def test_more_labels_than_one_request_may_have_go_in_several(call: Call, server: Server) -> None:  # noqa: F811
+    prefix = new_id()
+    many = {f"{prefix}-{i}": [0.0] for i in range(12_000)}
+    assert call(server.url, lambda client: client.feedback_many(many)).accepted == 12_000
+    assert len(call(server.url, lambda client: client.feedback_many(many)).repeated) == 12_000
+    large = {f"{prefix}-{i}-large": np.zeros(10_000) for i in range(30)}
+    assert call(server.url, lambda client: client.feedback_many(large)).accepted == 30
+
+
+def test_labels_without_ids_are_refused_in_a_sentence(call: Call) -> None:  # noqa: F811
+    with pytest.raises(TypeError, match=r"takes labels by request id, .* not list"):
+        call("http://127.0.0.1:1", lambda client: client.feedback_many([("a", [0])]))
+
+
 def test_a_database_that_is_away_is_tried_again(call: Call, play: Play) -> None:  # noqa: F811
     busy = play(refuse(errors.DatabaseUnreachable(1.0), Retry_After="0"), reply(200, STORED))
     stored = call(busy.url, lambda client: client.feedback("a", [1]), retry=QUICK)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,14 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from sqlalchemy import Engine
 
+from causeway import errors
+from causeway.asgi import Answer, Request
 from causeway.contract import Array
+from causeway.drifts import Drifts
 from models.gradient_boosting import default_data
-from tests.conftest import ROOT, Server, environment, serving, wait_until
+from tests.conftest import PATIENCE_S, ROOT, Server, environment, serving, wait_until
 
 WINDOW = 2_000
 FEATURE = "TX_AMOUNT"
@@ -114,6 +120,50 @@ def test_refused_values_count_as_missing_and_out_of_range(watched: Server, rows:
         } <= seen
 
     wait_until(counted, "the refused values", watched)
+
+
+class Asked:
+    """What GET /drift asks the database, which takes as long as it likes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.times = 0
+        self.is_released = threading.Event()
+        monkeypatch.setattr(Drifts, "_of", self._of)
+
+    def _of(self, tag: str, engine: Engine) -> dict[str, Any]:
+        self.times += 1
+        self.is_released.wait()
+        return {"model_version": tag}
+
+    def by(self, n_callers: int, timeout_ms: float) -> list[Answer | BaseException]:
+        """What so many callers at once get; before the last of them is answered, the database is."""
+
+        async def run() -> list[Answer | BaseException]:
+            drifts = Drifts("sqlite://", 1000, 300, lambda: ["tiny:a"], timeout_ms=timeout_ms)
+            callers = [drifts.answer(Request({"headers": []}, None)) for _ in range(n_callers)]  # type: ignore[arg-type]
+            answers = await asyncio.gather(*callers, return_exceptions=True)
+            self.is_released.set()
+            answers += await asyncio.gather(drifts.answer(Request({"headers": []}, None)))  # type: ignore[arg-type]
+            drifts.close()
+            return answers
+
+        return asyncio.run(run())
+
+
+def test_callers_share_a_query_and_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(monkeypatch)
+    asked.is_released.set()
+    answers = asked.by(30, PATIENCE_S * 1000)
+    assert {answer.body for answer in answers} == {b'{"span_s":3600.0,"versions":[{"model_version":"tiny:a"}]}'}  # type: ignore[union-attr]
+    assert asked.times == 1
+
+
+def test_a_database_that_hangs_costs_its_callers_no_more_than_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(monkeypatch)
+    *late, last = asked.by(30, 500)
+    assert {type(answer) for answer in late} == {errors.DeadlineExceeded}
+    assert isinstance(last, Answer)
+    assert asked.times == 1
 
 
 def causeway_drift(server: Server, home: Path) -> str:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,7 @@ from causeway import errors, feedback
 from causeway.asgi import Answer, Message, Request
 from causeway.contract import Output
 from causeway.feedback import Entry, Feedback, Result
-from causeway.monitoring import database
+from causeway.monitoring import database, database_thread
 from causeway.monitoring.database import labels, predictions
 from tests.conftest import PATIENCE_S, ROOT, answers, free_port, wait_until
 from tests.feedback_app import Counts
@@ -38,24 +39,33 @@ from tests.postgres import Postgres
 OUTPUT = Output("p")
 
 
+ROWS = 10_000
+
+
+def entry(name: str, *given: float) -> Entry:
+    """As it waits: its labels as the database has them."""
+    return Entry(name, json.dumps(given, separators=(",", ":")), len(given))
+
+
 def body(*entries: tuple[str, Sequence[object]]) -> bytes:
-    return json.dumps({"feedback": [{"request_id": name, "labels": given} for name, given in entries]}).encode()
+    given = {"feedback": [{"request_id": name, "labels": labelled} for name, labelled in entries]}
+    return json.dumps(given, separators=(",", ":")).encode()
 
 
 # What is taken
 
 
 def test_one_entry_or_many_are_taken() -> None:
-    one = feedback.decode(b'{"request_id": "a", "labels": [0, 1]}', OUTPUT)
-    many = feedback.decode(body(("a", [0, 1]), ("b", [0.5])), OUTPUT)
-    assert list(one) == [Entry("a", (0.0, 1.0))]
-    assert list(many) == [Entry("a", (0.0, 1.0)), Entry("b", (0.5,))]
+    one = feedback.decode(b'{"request_id": "a", "labels": [0, 1]}', OUTPUT, ROWS)
+    many = feedback.decode(body(("a", [0, 1]), ("b", [1.0])), OUTPUT, ROWS)
+    assert list(one) == [entry("a", 0.0, 1.0)]
+    assert list(many) == [entry("a", 0.0, 1.0), entry("b", 1.0)]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b'{"request_id": "\xff"}', b'{"labels": [NaN]}'])
 def test_what_is_no_json_is_refused(content: bytes) -> None:
     with pytest.raises(errors.BodyNotJson):
-        feedback.decode(content, OUTPUT)
+        feedback.decode(content, OUTPUT, ROWS)
 
 
 @pytest.mark.parametrize(
@@ -74,8 +84,10 @@ def test_what_is_no_json_is_refused(content: bytes) -> None:
         (body(("a", [0]), ("b", [0, None])), 1, "labels[1]: Expected `float`, got `null`"),
         (body(("a", [True])), 0, "got `bool`"),
         (b'{"request_id": "a", "labels": [1e999]}', None, "labels[0]: Number out of range"),
-        (body(("a", [0]), ("b", [1.5])), 1, "from 0 to 1"),
-        (body(("a", [0, -1])), 0, "from 0 to 1"),
+        (body(("a", [0]), ("b", [1.5])), 1, "must be 0 or 1"),
+        (body(("a", [0, 0.5])), 0, "must be 0 or 1"),
+        (body(("a", [0, -1])), 0, "must be 0 or 1"),
+        (body(("a", [0]), ("b", [0] * (ROWS + 1))), 1, "10001 labels, but a request has at most 10000 rows"),
         (body(("", [0])), 0, "request_id: Expected `str`"),
         (body(("s3cret two", [0])), 0, "request_id: Expected `str`"),
         (body(("s3cret\n", [0])), 0, "request_id: Expected `str`"),
@@ -87,24 +99,37 @@ def test_a_body_that_means_nothing_is_refused_with_the_entry_at_fault(
     content: bytes, entry: int | None, says: str
 ) -> None:
     with pytest.raises(errors.FeedbackInvalid) as refused:
-        feedback.decode(content, OUTPUT)
+        feedback.decode(content, OUTPUT, ROWS)
     assert refused.value.facts.get("entry") == entry
     assert says in refused.value.message
     assert "s3cret" not in str(refused.value.body("id"))
 
 
-def test_of_several_columns_a_label_is_the_number_of_one() -> None:
-    assert feedback.decode(body(("a", [2])), Output("kind", width=3))[0].labels == (2.0,)
-    with pytest.raises(errors.FeedbackInvalid, match="from 0 to 2"):
-        feedback.decode(body(("a", [3])), Output("kind", width=3))
+@pytest.mark.parametrize(
+    ("output", "taken", "refused", "says"),
+    [
+        (Output("kind", width=3), 2, 3, "whole numbers from 0 to 2"),
+        (Output("kind", width=3), 0, 0.5, "whole numbers from 0 to 2"),
+        (Output("kind", width=2), 1, 0.5, "0 or 1"),
+        (Output("degrees", minimum=-5, maximum=5), -4.5, 5.5, "from -5 to 5"),
+    ],
+)
+def test_labels_are_of_the_kind_of_the_output(output: Output, taken: float, refused: float, says: str) -> None:
+    assert feedback.decode(body(("a", [taken])), output, ROWS)[0].labels == f"[{float(taken)}]"
+    with pytest.raises(errors.FeedbackInvalid, match=f"labels must be {says}"):
+        feedback.decode(body(("a", [refused])), output, ROWS)
+
+
+def test_minus_zero_is_zero() -> None:
+    assert feedback.decode(body(("a", [-0.0, 0])), OUTPUT, ROWS) == [entry("a", 0.0, 0.0)]
 
 
 # What is stored
 
 
 @asynccontextmanager
-async def feeding(url: str, counts: Counts | None = None) -> AsyncIterator[Feedback]:
-    labels_in = Feedback(url, metrics=counts or Counts(), output=lambda: OUTPUT, max_body_bytes=1000)
+async def feeding(url: str, counts: Counts | None = None, max_body_bytes: int = 1000) -> AsyncIterator[Feedback]:
+    labels_in = Feedback(url, metrics=counts or Counts(), output=lambda: OUTPUT, max_body_bytes=max_body_bytes)
     try:
         yield labels_in
     finally:
@@ -145,8 +170,8 @@ def test_the_answer_tells_new_from_repeated_from_replaced_from_unknown(engine: E
     counts = Counts()
     first, second = store(
         database_url,
-        [Entry("a", (0.0, 1.0)), Entry("b", (0.0,)), Entry("late", (1.0,))],
-        [Entry("a", (0.0, 1.0)), Entry("b", (1.0,)), Entry("late", (1.0,)), Entry("other", (0.0,))],
+        [entry("a", 0.0, 1.0), entry("b", 0.0), entry("late", 1.0)],
+        [entry("a", 0.0, 1.0), entry("b", 1.0), entry("late", 1.0), entry("other", 0.0)],
         counts=counts,
     )
     assert first == Result(accepted=3, repeated=[], replaced=[], unknown=["late"])
@@ -158,7 +183,7 @@ def test_the_answer_tells_new_from_repeated_from_replaced_from_unknown(engine: E
 def test_the_same_labels_again_keep_the_time_at_which_they_first_came(engine: Engine, database_url: str) -> None:
     times = []
     for label in (0.0, 0.0, 1.0):
-        store(database_url, [Entry("a", (label,))])
+        store(database_url, [entry("a", label)])
         with engine.connect() as connection:
             times.append(connection.execute(select(labels.c.time)).scalar_one())
     assert times[0] == times[1] < times[2]
@@ -166,9 +191,7 @@ def test_the_same_labels_again_keep_the_time_at_which_they_first_came(engine: En
 
 def test_one_entry_with_too_many_labels_keeps_its_whole_body_out(engine: Engine, database_url: str) -> None:
     log(engine, ("a", 2), ("b", 1))
-    refused, accepted = store(
-        database_url, [Entry("b", (1.0,)), Entry("a", (1.0,))], [Entry("a", (1.0, 0.0)), Entry("b", (0.0,))]
-    )
+    refused, accepted = store(database_url, [entry("b", 1.0), entry("a", 1.0)], [entry("a", 1.0, 0.0), entry("b", 0.0)])
     assert (refused.entry, refused.message) == (1, "Entry 1: 1 labels for 2 rows")
     assert accepted == Result(accepted=2, repeated=[], replaced=[], unknown=[])
     assert stored(engine) == {"a": [1.0, 0.0], "b": [0.0]}
@@ -176,7 +199,7 @@ def test_one_entry_with_too_many_labels_keeps_its_whole_body_out(engine: Engine,
 
 def test_an_id_that_callers_used_twice_takes_labels_for_either_prediction(engine: Engine, database_url: str) -> None:
     log(engine, ("a", 2), ("a", 1))
-    one, two, three = store(database_url, *([Entry("a", (0.0,) * n)] for n in (1, 2, 3)))
+    one, two, three = store(database_url, *([entry("a", *[0.0] * n)] for n in (1, 2, 3)))
     assert (one.accepted, two.replaced) == (1, ["a"])
     assert three.message == "Entry 0: 3 labels for 1 or 2 rows"
 
@@ -184,7 +207,7 @@ def test_an_id_that_callers_used_twice_takes_labels_for_either_prediction(engine
 def test_more_ids_than_a_query_may_have_are_stored(engine: Engine, database_url: str) -> None:
     names = [f"{i:05}" for i in range(feedback.MAX_ENTRIES)]
     log(engine, *((name, 1) for name in names[::2]))
-    (result,) = store(database_url, [Entry(name, (0.0,)) for name in names])
+    (result,) = store(database_url, [entry(name, 0.0) for name in names])
     assert (result.accepted, result.unknown) == (len(names), names[1::2])
     assert len(stored(engine)) == len(names)
 
@@ -197,7 +220,7 @@ def test_labels_that_share_a_commit_are_as_if_they_came_one_after_another(batche
     async def together() -> list[Result]:
         async with feeding("sqlite://") as labels_in:
             return await asyncio.gather(
-                *(labels_in.store([Entry(name, (label,)) for name, label in batch]) for batch in batches)
+                *(labels_in.store([entry(name, label) for name, label in batch]) for batch in batches)
             )
 
     now: dict[str, float] = {}
@@ -233,10 +256,10 @@ def test_labels_that_come_during_a_commit_share_the_next_one(
     async def run() -> None:
         async with feeding(database_url) as labels_in, asyncio.TaskGroup() as tasks:
             with hold():
-                tasks.create_task(labels_in.store([Entry("first", (0.0,))]))
+                tasks.create_task(labels_in.store([entry("first", 0.0)]))
                 await ticks()
                 for i in range(50):
-                    tasks.create_task(labels_in.store([Entry(f"{i}", (0.0,))]))
+                    tasks.create_task(labels_in.store([entry(f"{i}", 0.0)]))
                 await ticks()
 
     asyncio.run(run())
@@ -261,15 +284,21 @@ def test_the_event_loop_goes_on_while_the_database_is_held_and_the_deadline_is_k
                     await labels_in.answer(request(body(("a", [0]))), 50)
                 with pytest.raises(errors.DeadlineExceeded):
                     await labels_in.answer(request(body(("b", [0]))), 50)
-            await labels_in.store([Entry("c", (0.0,))])
+            await labels_in.store([entry("c", 0.0)])
 
     asyncio.run(run())
     assert stored(engine) == {"a": [0.0], "c": [0.0]}  # a was under way; b had not been begun
 
 
-def request(content: bytes) -> Request:
+def request(content: bytes, is_leaving: asyncio.Event | None = None) -> Request:
+    """A request whose client hangs up once it `is_leaving`."""
+    messages: list[Message] = [{"type": "http.request", "body": content}]
+
     async def receive() -> Message:
-        return {"type": "http.request", "body": content}
+        if messages:
+            return messages.pop()
+        await (is_leaving or asyncio.Event()).wait()
+        return {"type": "http.disconnect"}
 
     return Request({"type": "http", "headers": [(b"content-length", b"%d" % len(content))]}, receive)
 
@@ -294,23 +323,87 @@ def test_a_body_that_is_too_large_is_refused(database_url: str) -> None:
         asyncio.run(run())
 
 
+FULL_BODY = body(*[(f"{i}", [0] * 9_000) for i in range(25)])
+FULL_BODIES = 9
+"""So many of them may wait."""
+
+
 def test_more_than_may_wait_are_refused_and_those_that_wait_are_stored(
     engine: Engine, database_url: str, hold: Callable[[], AbstractContextManager[None]]
 ) -> None:
     async def run() -> None:
         async with feeding(database_url) as labels_in, asyncio.TaskGroup() as tasks:
+            full = feedback.decode(FULL_BODY, OUTPUT, ROWS)
             with hold():
-                tasks.create_task(labels_in.store([Entry("first", (0.0,))]))
+                tasks.create_task(labels_in.store([entry("first", 0.0)]))
                 await ticks()
-                most = [Entry(f"{i}", (0.0,)) for i in range(feedback.MAX_WAITING)]
-                tasks.create_task(labels_in.store(most))
+                for _ in range(FULL_BODIES):
+                    tasks.create_task(labels_in.store(full))
                 await ticks()
                 with pytest.raises(errors.DatabaseUnreachable) as refused:
-                    await labels_in.store([Entry("more", (0.0,))])
+                    await labels_in.store(full)
                 assert refused.value.retry_after_s == feedback.RETRY_S
 
     asyncio.run(run())
-    assert len(stored(engine)) == feedback.MAX_WAITING + 1
+    assert len(stored(engine)) == 26
+
+
+def test_those_whose_callers_wait_no_more_make_room_at_once(
+    engine: Engine, database_url: str, hold: Callable[[], AbstractContextManager[None]]
+) -> None:
+    async def run() -> None:
+        is_leaving = asyncio.Event()
+        async with feeding(database_url, max_body_bytes=10**6) as labels_in, asyncio.TaskGroup() as tasks:
+            with hold():
+                tasks.create_task(labels_in.store([entry("first", 0.0)]))
+                await ticks()
+                late = [labels_in.answer(request(FULL_BODY), 300) for _ in range(FULL_BODIES)]
+                refusals = await asyncio.gather(*late, return_exceptions=True)
+                assert {type(each) for each in refusals} == {errors.DeadlineExceeded}
+                gone = [labels_in.answer(request(FULL_BODY, is_leaving), 1e6) for _ in range(FULL_BODIES)]
+                leaving = asyncio.gather(*gone, return_exceptions=True)
+                await ticks()
+                is_leaving.set()
+                assert {type(each) for each in await leaving} == {errors.ClientGone}
+                tasks.create_task(labels_in.store([entry("last", 0.0)]))
+                await ticks()
+
+    asyncio.run(run())
+    assert stored(engine) == {"first": [0.0], "last": [0.0]}
+
+
+def test_what_waits_takes_little_more_memory_than_its_bytes() -> None:
+    tracemalloc.start()
+    try:
+        kept = [feedback.decode(FULL_BODY, OUTPUT, ROWS) for _ in range(FULL_BODIES)]
+        assert len(kept) == FULL_BODIES
+        assert tracemalloc.get_traced_memory()[0] < 1.1 * feedback.MAX_WAITING_BYTES
+        few = feedback.decode(body(*[(f"{i:032}", [0]) for i in range(feedback.MAX_ENTRIES // 2)]), OUTPUT, ROWS)
+        before = tracemalloc.get_traced_memory()[0]
+        del few
+        freed = before - tracemalloc.get_traced_memory()[0]
+        assert freed < 1.1 * feedback.ENTRY_BYTES * feedback.MAX_ENTRIES // 2
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_database_that_hangs_does_not_hold_up_the_end(
+    engine: Engine, database_url: str, hold: Callable[[], AbstractContextManager[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_thread, "END_S", 0.01)
+
+    async def run() -> None:
+        labels_in = Feedback(database_url, metrics=Counts(), output=lambda: OUTPUT, max_body_bytes=1000)
+        with hold():
+            storing = asyncio.create_task(labels_in.store([entry("a", 0.0)]))
+            await ticks()
+            labels_in.close()
+            await ticks()
+            assert not storing.done()
+        await storing
+
+    asyncio.run(run())
+    assert stored(engine) == {"a": [0.0]}
 
 
 def test_a_database_that_stays_held_fails_what_waits_for_it_and_nothing_later(
@@ -325,8 +418,8 @@ def test_a_database_that_stays_held_fails_what_waits_for_it_and_nothing_later(
             with engine.begin() as connection:
                 connection.execute(text("BEGIN IMMEDIATE"))
                 with pytest.raises(errors.DatabaseUnreachable):
-                    await labels_in.store([Entry("a", (0.0,))])
-            await labels_in.store([Entry("b", (0.0,))])
+                    await labels_in.store([entry("a", 0.0)])
+            await labels_in.store([entry("b", 0.0)])
 
     asyncio.run(run())
     assert stored(engine) == {"b": [0.0]}
@@ -339,14 +432,14 @@ def test_labels_are_refused_while_postgresql_is_gone_and_taken_when_it_is_back(p
     async def run() -> None:
         async with feeding(url) as labels_in:
             for i, stop in enumerate((lambda: postgres.stop("immediate"), postgres.kill)):
-                await labels_in.store([Entry(f"before {i}", (0.0,))])
+                await labels_in.store([entry(f"before {i}", 0.0)])
                 stop()
                 try:
                     with pytest.raises(errors.DatabaseUnreachable):
-                        await labels_in.store([Entry(f"meanwhile {i}", (0.0,))])
+                        await labels_in.store([entry(f"meanwhile {i}", 0.0)])
                 finally:
                     postgres.start()
-                await labels_in.store([Entry(f"after {i}", (0.0,))])
+                await labels_in.store([entry(f"after {i}", 0.0)])
 
     asyncio.run(run())
     engine = database.connect(url)
@@ -361,12 +454,27 @@ def test_a_database_that_is_not_there_at_first_is_found_later(tmp_path: Path) ->
     async def run() -> None:
         async with feeding(url) as labels_in:
             with pytest.raises(errors.DatabaseUnreachable) as refused:
-                await labels_in.store([Entry("a", (0.0,))])
+                await labels_in.store([entry("a", 0.0)])
             assert isinstance(refused.value.__cause__, errors.DatabaseUnusable)
             (tmp_path / "folder").unlink()
-            await labels_in.store([Entry("a", (0.0,))])
+            await labels_in.store([entry("a", 0.0)])
 
     asyncio.run(run())
+
+
+def test_labels_are_in_the_file_that_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+
+    async def run() -> None:
+        async with feeding(database.sqlite_url(path)) as labels_in:
+            await labels_in.store([entry("a", 0.0)])
+            path.unlink()
+            await labels_in.store([entry("b", 0.0)])
+
+    asyncio.run(run())
+    engine = database.connect(database.sqlite_url(path))
+    assert stored(engine) == {"b": [0.0]}
+    engine.dispose()
 
 
 # Kill -9

@@ -125,11 +125,13 @@ def test_each_feedback_example_fits_the_schema_and_is_answered_as_documented(
         {"request_id": "a", "labels": []},
         {"request_id": "a b", "labels": [0]},
         {"request_id": "a", "labels": [2]},
+        {"request_id": "a", "labels": [0.5]},
+        {"request_id": "a", "labels": [0] * 10_001},
         {"request_id": "a", "labels": [0], "why": "x"},
         {"feedback": []},
         {"feedback": [{"request_id": "a", "labels": ["0"]}]},
     ],
-    ids=json.dumps,
+    ids=lambda body: json.dumps(body)[:40],
 )
 def test_what_the_feedback_schema_forbids_is_refused(server: Server, document: Any, body: Any) -> None:
     with pytest.raises(ValidationError):
@@ -139,12 +141,18 @@ def test_what_the_feedback_schema_forbids_is_refused(server: Server, document: A
     check(document, content(feedback(document)["responses"]["400"])["schema"], reply.json())
 
 
-def test_without_monitoring_no_feedback_is_documented() -> None:
-    assert "/feedback" not in openapi.document(None, Settings(monitoring="off"))["paths"]
+def test_drift_is_answered_as_documented(server: Server, document: Any) -> None:
+    documented = content(document["paths"]["/drift"]["get"]["responses"]["200"])
+    check(document, documented["schema"], httpx.get(f"{server.url}/drift").raise_for_status().json())
+    check(document, documented["schema"], documented["example"])
+
+
+def test_without_monitoring_neither_feedback_nor_drift_is_documented() -> None:
+    assert not {"/feedback", "/drift"} & openapi.document(None, Settings(monitoring="off"))["paths"].keys()
 
 
 def test_every_documented_refusal_fits_its_schema_and_status(document: Any) -> None:
-    for path, method in ("/predict", "post"), ("/feedback", "post"), ("/health", "get"):
+    for path, method in ("/predict", "post"), ("/feedback", "post"), ("/drift", "get"), ("/health", "get"):
         for status, response in document["paths"][path][method]["responses"].items():
             if status != "200":
                 for code, example in content(response)["examples"].items():
@@ -174,7 +182,8 @@ def test_features_and_limits_are_those_of_the_model_and_the_settings(document: A
 
 def test_the_service_s_other_paths_are_documented_and_answer(server: Server, document: Any) -> None:
     paths = {path for path, methods in document["paths"].items() if "get" in methods}
-    assert paths == {"/", "/health", "/livez", "/healthz", "/readyz", "/metrics", "/schema.json", "/docs.json"}
+    own = {"/", "/health", "/drift", "/metrics", "/docs.json"}
+    assert paths == {*own, "/livez", "/healthz", "/readyz", "/schema.json"}
     for path in paths:
         assert httpx.get(server.url + path).status_code == 200
     health = httpx.get(f"{server.url}/health").json()

@@ -13,24 +13,27 @@ from typing import Any
 
 import click
 import msgspec
+from sqlalchemy import Column, Connection, select
 
-from causeway import store
+from causeway import operations, store
 from causeway.console import Duration
 from causeway.contract import Contract
 from causeway.errors import CausewayError
 from causeway.monitoring import place
-from causeway.monitoring.database import connect
+from causeway.monitoring.database import predictions, reading
 from causeway.monitoring.reading import Part, Reading, Selection
 from causeway.operations import Operations
 from causeway.settings import Settings
 
+HOUR_S = 3600.0
 File = click.Path(dir_okay=False, writable=True, path_type=Path)
 
 
 @click.command()
-@click.option("--since", type=Duration(), default="1h", show_default=True, help="How far back.")
+@click.option("--since", type=Duration(), default=None, help="How far back; 1h, but of one request as far as it goes.")
 @click.option("--until", type=Duration(), default=None, help="Up to how long ago; by default up to now.")
-@click.option("--version", "tag", default=None, help="Of one model tag, name:version.")
+@click.option("--version", "tag", default=None, help="Of one model tag; name:latest is the newest.")
+@click.option("--request-id", default=None, help="Of one request.")
 @click.option("--labelled", "is_labelled", is_flag=True, help="Only rows with a label, as training needs.")
 @click.option("--limit", type=click.IntRange(1), default=None, help="Only the newest so many rows.")
 @click.option("--parquet", type=File, default=None, help="Into a Parquet file, for training.")
@@ -38,9 +41,10 @@ File = click.Path(dir_okay=False, writable=True, path_type=Path)
 @click.pass_obj
 def log(
     deployment: Operations,
-    since: float,
+    since: float | None,
     until: float | None,
     tag: str | None,
+    request_id: str | None,
     is_labelled: bool,
     limit: int | None,
     parquet: Path | None,
@@ -53,25 +57,35 @@ def log(
 
     \b
     causeway log --since 30d --labelled --parquet labelled.parquet
-    python train_and_save.py FAMILY --data labelled.parquet --label label
+    python train_and_save.py FAMILY --data labelled.parquet --label label --time time --entity routing_key
     """
     if parquet is not None and csv_file is not None:
         raise click.UsageError("Give one of --parquet and --csv.")
+    now = time.time()
+    if since is None:
+        since = HOUR_S if request_id is None else now
     if until is not None and until >= since:
         raise click.UsageError("--until must be shorter ago than --since.")
-    now = time.time()
-    selection = Selection(now - since, now - (until or 0), tag, is_labelled, limit)
-    engine = connect(place.where(Settings.from_env(), deployment.file.folder).database_url)
-    with engine.connect() as connection:
-        reading = Reading(connection, selection, _contract)
+    if tag is not None and tag.endswith(":latest"):
+        tag = operations.found(tag)
+    selection = Selection(now - since, now - (until or 0), tag, is_labelled, limit, request_id)
+    with reading(place.where(Settings.from_env(), deployment.file.folder).database_url) as connection:
+        _check_is_there(connection, predictions.c.model_version, tag)
+        _check_is_there(connection, predictions.c.request_id, request_id)
+        rows = Reading(connection, selection, _contract)
         if parquet is not None:
-            _say(_write_parquet(reading, parquet), parquet)
+            _say(_write_parquet(rows, parquet), parquet)
         elif csv_file is not None:
-            _say(_write_csv(reading, csv_file), csv_file)
+            _say(_write_csv(rows, csv_file), csv_file)
         else:
-            for part in reading:
+            for part in rows:
                 sys.stdout.buffer.write(msgspec.json.Encoder().encode_lines(_rows(part)))
-    engine.dispose()
+
+
+def _check_is_there(connection: Connection, column: Column[Any], value: str | None) -> None:
+    """Raises `CausewayError` where the log has nothing at all with this value."""
+    if value is not None and connection.execute(select(column).where(column == value).limit(1)).first() is None:
+        raise CausewayError(f"The prediction log has nothing of {value}")
 
 
 def _contract(tag: str) -> Contract | None:

@@ -56,6 +56,8 @@ class Selection:
     """Only those with labels; of requests with one id, as a client's retries are, the last."""
     limit: int | None = None
     """The newest so many."""
+    request_id: str | None = None
+    """Of requests with this id alone."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ class Reading:
         asked = asked.where(logged.time >= chosen.since, logged.time < chosen.until)
         if chosen.version is not None:
             asked = asked.where(logged.model_version == chosen.version)
+        if chosen.request_id is not None:
+            asked = asked.where(logged.request_id == chosen.request_id)
         if chosen.is_labelled:
             later = predictions.alias("later")
             asked = asked.where(

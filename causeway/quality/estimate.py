@@ -128,5 +128,7 @@ def _estimated(values: tuple[float | None, ...]) -> Estimated | None:
     defined = [value for value in values if value is not None]
     if not defined:
         return None
+    value = float(np.mean(defined))
     low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimated(float(np.mean(defined)), float(low), float(high))
+    # Of few rows hardly a drawing may have a positive: then the expectation lies beyond the quantiles.
+    return Estimated(value, min(float(low), value), max(float(high), value))

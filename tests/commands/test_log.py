@@ -89,7 +89,10 @@ def test_without_a_file_each_row_is_a_line_of_json(run: Run, few: str) -> None:
         (["--since", "30s"], 0),
         (["--until", "30s"], 6),
         (["--until", "2m", "--since", "3m"], 0),
-        (["--version", "tiny:nosuch"], 0),
+        (["--version", "tiny:latest"], 6),
+        (["--version", "tiny:latest", "--since", "30s"], 0),
+        (["--request-id", "d"], 2),
+        (["--request-id", "d", "--since", "30s"], 0),
     ],
 )
 @pytest.mark.usefixtures("few")
@@ -140,10 +143,40 @@ def test_a_file_that_cannot_be_written_whole_leaves_the_earlier_one(
         (["--csv", "nosuch/log.csv"], "nosuch/log.csv cannot be written: No such file or directory"),
     ],
 )
+@pytest.mark.usefixtures("few")
 def test_what_makes_no_sense_is_told_in_a_sentence(run: Run, arguments: list[str], says: str) -> None:
     result = run(*arguments)
     assert result.exit_code != 0
     assert says in result.output + str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--version", "tiny:nosuch"], "The prediction log has nothing of tiny:nosuch"),
+        (["--request-id", "nosuch"], "The prediction log has nothing of nosuch"),
+        (["--version", "nosuch:latest"], "The model store has no version nosuch:latest"),
+    ],
+)
+@pytest.mark.usefixtures("few")
+def test_what_the_log_does_not_have_is_told(run: Run, arguments: list[str], says: str) -> None:
+    assert says in str(run(*arguments).exception)
+
+
+def test_a_version_that_the_store_does_not_have_any_more_is_in_the_log(run: Run, tmp_path: Path) -> None:
+    write(tmp_path, [{"model_version": "gone:1"}])
+    assert len(run("--version", "gone:1").stdout.splitlines()) == PREDICTION["n_rows"]
+
+
+def test_a_request_of_long_ago_is_found_by_its_id(run: Run, tmp_path: Path) -> None:
+    write(tmp_path, [{"request_id": "old", "time": time.time() - 9 * 86_400}])
+    assert len(run("--request-id", "old").stdout.splitlines()) == PREDICTION["n_rows"]
+    assert run().stdout == ""
+
+
+def test_before_there_is_a_log_that_is_told_and_none_is_made(run: Run, tmp_path: Path) -> None:
+    assert "there is no prediction log yet" in str(run().exception)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("few")

@@ -23,8 +23,9 @@ CHAMPION, SHADOW = "tiny:a", "tiny:b"
 def work(metrics: Metrics, version: ModelVersion) -> None:
     """One of everything that a worker may tell."""
     champion = ("champion", CHAMPION)
-    for status in (200, 400, 500, 503):
-        metrics.answered("/predict", status, 0.01, champion, (1e-4, 1e-3, 2e-3, 1e-4) if status == 200 else None)
+    metrics.predicted([champion], np.array([(0, 0.01, 1e-4, 1e-3, 2e-3, 1e-4)]))
+    for status in (400, 500, 503):
+        metrics.answered("/predict", status, 0.01, champion)
     metrics.refused("overloaded")
     metrics.refused_value("a", "missing")
     metrics.batch(8, "idle")

@@ -40,7 +40,7 @@ COMPARISON = re.compile(r"\s(==|!=|>=|<=|>|<)(\sbool)?\s[\d.]+(\s\*\s[\d.]+)*")
 
 def without_conditions(expr: str) -> str:
     """A rule's expression, which gives what is compared whether or not it is a reason for an alert."""
-    return COMPARISON.sub("", expr).replace("unless", "and")
+    return COMPARISON.sub("", expr).replace("unless", "and").replace("< on", "and on")
 
 
 def in_grafana(expr: str) -> str:
