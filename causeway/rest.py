@@ -12,7 +12,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -35,7 +35,6 @@ from causeway.asgi import (
     length,
 )
 from causeway.batching import Priority, Scored
-from causeway.contract import Array
 from causeway.decoding import BodyDecoder
 from causeway.deployment import Deployment, state_path
 from causeway.drifts import Drifts
@@ -211,7 +210,7 @@ class Rest:
             version, max_rows = variant.version, settings.max_rows
             X = self._bodies.at_once(pieces, version.decode, max_rows)
             if X is None:
-                X = await _unless_gone(request, self._bodies.beside(pieces, version.contract, max_rows))
+                X = await request.unless_gone(self._bodies.beside(pieces, version.contract, max_rows))
         finally:
             if not self._reading.end(task):
                 raise errors.DeadlineExceeded(asked.timeout_ms)
@@ -373,19 +372,6 @@ class RequestHeaders(NamedTuple):
 
 
 _JSON = re.compile(rb'application/json[ \t]*(;[ \t]*(charset=("?)utf-8\3)?[ \t]*)?', re.IGNORECASE)
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, Array]) -> Array:
-    """The result of long work. Ends it and raises `ClientGone` where the client hangs up before."""
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(request.gone())
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise leaving.result()
-        return working.result()
-    finally:
-        working.cancel()
-        leaving.cancel()
 
 
 def _server_timing(receive_s: float, phases: Phases, scored: Scored) -> tuple[bytes, bytes]:
