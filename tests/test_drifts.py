@@ -91,6 +91,10 @@ def test_a_shift_in_one_feature_is_told_everywhere_and_so_is_its_end(watched: Se
     assert any(line[:1] == [FEATURE] and line[-2:] == ["goes", "on"] for line in shown)
     assert any(line[:2] == [FEATURE, "ALARM:"] for line in shown)
 
+    skew = causeway_drift(watched, home, "--skew")
+    assert f"{2 * WINDOW} rows beside those that it learnt from" in skew
+    assert "ALARM" not in skew
+
     events = [json.loads(line) for line in watched.log.read_text().splitlines() if line.startswith("{")]
     (begun,) = [event for event in events if event["event"] == "drift_alarm"]
     assert FEATURE in begun["columns"]
@@ -166,7 +170,7 @@ def test_a_database_that_hangs_costs_its_callers_no_more_than_their_time(monkeyp
     assert asked.times == 1
 
 
-def causeway_drift(server: Server, home: Path) -> str:
+def causeway_drift(server: Server, home: Path, *options: str) -> str:
     """What the command prints about the service's windows."""
     variables = {
         "CAUSEWAY_STATE_FILE": str(server.log.parent / "state.json"),
@@ -174,7 +178,7 @@ def causeway_drift(server: Server, home: Path) -> str:
         "CAUSEWAY_DRIFT_S": "0",
     }
     result = subprocess.run(
-        [sys.executable, "-m", "causeway", "drift", "--since", "1h"],
+        [sys.executable, "-m", "causeway", "drift", "--since", "1h", *options],
         cwd=ROOT,
         env=environment(home, **variables),
         capture_output=True,

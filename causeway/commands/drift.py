@@ -9,7 +9,7 @@ import click
 
 from causeway import operations, store
 from causeway.console import Duration, as_json, console, print_json, table
-from causeway.drift.comparison import ColumnComparison, Statistic
+from causeway.drift.comparison import ColumnComparison, Comparison, Statistic
 from causeway.drift.reference import Reference
 from causeway.drift.statistics import PSI_LARGE, PSI_MODERATE
 from causeway.monitoring.database import reading
@@ -26,9 +26,12 @@ NUMBERS = {"PSI", "KS", "mean", "then", "unseen", "refused", "windows"}
 @click.option("--since", type=Duration(), default="1d", show_default=True, help="How far back.")
 @click.option("--until", type=Duration(), default=None, help="Up to how long ago; by default up to now.")
 @click.option("--version", "tag", default=None, help="A model tag; by default the champion.")
+@click.option("--skew", "is_skew", is_flag=True, help="All traffic of that time beside the rows it learnt from.")
 @as_json
 @click.pass_obj
-def drift(deployment: Operations, since: float, until: float | None, tag: str | None, is_json: bool) -> None:
+def drift(
+    deployment: Operations, since: float, until: float | None, tag: str | None, is_skew: bool, is_json: bool
+) -> None:
     """Which features have drifted, since when, and how much.
 
     First the alarms of that time, then the last complete window beside what the version was tested on: each statistic,
@@ -51,6 +54,9 @@ def drift(deployment: Operations, since: float, until: float | None, tag: str | 
         )
     if is_json:
         print_json(told.to_dict())
+    elif is_skew and told.skew is not None:
+        console().print(f"{told.model_version}: {told.skew.rows} rows beside those that it learnt from.")
+        _table(told.skew)
     else:
         _show(told)
 
@@ -75,9 +81,14 @@ def _show(told: DriftReport) -> None:
         alarms.add_row(alarm.column, iso(alarm.opened), iso(alarm.closed), str(alarm.windows), is_over)
     terminal.print(alarms if told.alarms else "No alarms in this time.")
     terminal.print(f"The last window: {last.window.rows} rows from {iso(last.opened)} to {iso(last.closed)}.")
+    _table(told.latest)
+
+
+def _table(comparison: Comparison) -> None:
     shown = table("column", "", "PSI", "KS", "mean", "then", "unseen", "refused", "now", "reference", numbers=NUMBERS)
-    for column in sorted(told.latest.columns, key=lambda column: not column.is_drifted):
+    for column in sorted(comparison.columns, key=lambda column: not column.is_drifted):
         shown.add_row(*_cells(column), style="red" if column.is_drifted else None)
+    terminal = console()
     terminal.print(shown)
     terminal.print(f"By rule of thumb a PSI above {PSI_MODERATE} is a moderate shift, above {PSI_LARGE} a large one.")
 
