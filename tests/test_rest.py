@@ -203,7 +203,7 @@ def bad_header(name: str, value: str, more: str = "") -> Any:
 
 
 def not_found(path: str, method: str = "POST") -> Any:
-    endpoints = ["POST /predict", "GET /health", "GET /"]
+    endpoints = ["POST /predict", "POST /feedback", "GET /drift", "GET /health", "GET /"]
     return refused(f"{method} {path[:30]}", 404, "not_found", request(method=method, path=path), endpoints=endpoints)
 
 
