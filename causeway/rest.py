@@ -178,12 +178,16 @@ class Rest:
         busyness = Busyness()
         while True:
             await asyncio.sleep(FLUSH_S)
-            self._metrics.flush()
-            if self._recorder is not None:
-                self._recorder.flush()
+            self._flush()
             busy = busyness.since_last()
             if self._deployment.is_ready and self._deployment.served.shadow is not None:
                 self._deployment.served.shadow.make_room(busy)
+
+    def _flush(self) -> None:
+        """Counts what was answered, and lets it go to the prediction log."""
+        if self._recorder is not None:
+            self._recorder.flush()
+        self._metrics.flush()
 
     def _endpoint(self, path: str, method: str) -> Endpoint:
         """What answers this path and method. Raises `NotFound` or `MethodNotAllowed`."""
@@ -287,7 +291,7 @@ class Rest:
             self._recorder.refused_value(tag, refusal.name, reason)
 
     async def _scrape(self, request: Request) -> Answer:
-        self._metrics.flush()
+        self._flush()
         folder.forget_the_dead()
         return await self._bentoml(request)
 

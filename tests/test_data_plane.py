@@ -207,7 +207,7 @@ def test_of_clients_that_hang_up_no_row_is_computed_and_nothing_is_left(dear: Se
     for _ in range(4):
         leavers = [Wire(dear) for _ in range(250)]
         for leaver in leavers:
-            leaver.send(predict(1.5))
+            leaver.send(predict(1.5, X_Timeout_Ms="30000"))  # on a slow machine too, leaving is what ends them
         for leaver in leavers:
             leaver.close()
 
