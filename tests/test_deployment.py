@@ -344,8 +344,9 @@ def test_a_worker_that_cannot_serve_a_change_has_it_undone_everywhere(deployed: 
             f"promote {unknown}",
             f"undo promote {unknown}",
         ]
+        workers = folder / "workers"
+        wait_until(lambda: all(each.serving == after for each in roll_call.call(workers)), "the old state", beside)
         for server in (deployed.server, beside):
-            wait_until(lambda url=server.url: revision(url) == after.revision, "the old state", server)
             assert httpx.get(f"{server.url}/health").json()["version"] == known
     deployed.operations.rollback(None, ME)
 
