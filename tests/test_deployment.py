@@ -267,14 +267,13 @@ def test_a_state_file_that_makes_no_sense_changes_nothing_and_everybody_is_told(
     deployed.operations.promote(deployed.versions[2.0], ME)
     good = file.path.read_bytes()
     file.path.write_bytes(good[: len(good) // 2])
-    wait_until(lambda: "problem" in deployed.health()["details"], "a problem in /health", deployed.server)
+    wait_until(
+        lambda: not any(is_true(line) for line in followed(deployed.server)), "a gauge of both workers", deployed.server
+    )
     told = deployed.health()
     assert (told["status"], told["version"]) == ("healthy", deployed.versions[2.0])
     assert "state.json makes no sense" in told["details"]["problem"]
     assert deployed.ask()["model_version"] == deployed.versions[2.0]
-    wait_until(
-        lambda: not any(is_true(line) for line in followed(deployed.server)), "a gauge of both workers", deployed.server
-    )
     assert "state_not_followed" in [event["event"] for event in deployed.events]
     # A change repairs it: the audit log has what was in force.
     deployed.operations.promote(deployed.versions[1.0], ME)
@@ -349,10 +348,6 @@ def test_a_worker_that_cannot_serve_a_change_has_it_undone_everywhere(deployed: 
         for server in (deployed.server, beside):
             assert httpx.get(f"{server.url}/health").json()["version"] == known
     deployed.operations.rollback(None, ME)
-
-
-def revision(url: str) -> int:
-    return int(httpx.get(f"{url}/health").json()["details"]["revision"])
 
 
 def test_a_worker_that_was_killed_comes_back_with_what_the_others_serve(
