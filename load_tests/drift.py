@@ -14,7 +14,6 @@ Thresholds are tried as they are saved, for traffic in time, and as they would b
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,9 +31,8 @@ from causeway.contract import Array, Feature
 from causeway.drift.calibration import RATE, Samples, calibrate
 from causeway.drift.comparison import compare
 from causeway.drift.reference import Reference
-from causeway.training import provenance
 from causeway.training.dataset import Dataset, Trained, split
-from load_tests.bench.machine import cpu_name
+from load_tests.circumstances import circumstances
 from models import gradient_boosting
 from models.simulator import Simulation, simulate
 from models.transactions import CONTRACT, EVALUATED_DAYS, LABEL, TIME, default_data, from_table
@@ -76,12 +74,10 @@ Shift = Callable[[Array, Array, Feature, np.random.Generator], Array]
 def main() -> None:
     """Measures everything once, prints it and keeps it."""
     begun = time.perf_counter()
+    head = circumstances(SEED)
     result = {
-        "commit": provenance.commit(ROOT),
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "versions": {**provenance.versions(), "scipy": version("scipy")},
-        "seed": SEED,
+        **head,
+        "versions": {**head["versions"], "scipy": version("scipy")},
         "settings": {
             "rows": ROWS,
             "many_rows": MANY_ROWS,

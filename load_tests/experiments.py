@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -24,8 +23,7 @@ from scipy.special import betaln
 from causeway.experiments import sequence
 from causeway.experiments.measure import ALPHA, RATIO_ALPHA
 from causeway.experiments.sequence import Flags, Floats
-from causeway.training import provenance
-from load_tests.bench.machine import cpu_name
+from load_tests.circumstances import circumstances
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "load_tests/results/experiments.json"
@@ -77,11 +75,7 @@ def main() -> None:
     """Measures everything once, prints it and keeps it."""
     begun = time.perf_counter()
     result = {
-        "commit": provenance.commit(ROOT),
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "versions": provenance.versions(),
-        "seed": SEED,
+        **circumstances(SEED),
         "experiments": EXPERIMENTS,
         "rows": ROWS,
         "rows_between_looks": EVERY,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,9 +21,9 @@ import numpy as np
 import models
 from causeway.quality.estimate import Estimated, estimate
 from causeway.quality.measures import average_precision
-from causeway.training import calibration, provenance, tables
+from causeway.training import calibration, tables
 from causeway.training.dataset import Dataset, split
-from load_tests.bench.machine import cpu_name
+from load_tests.circumstances import circumstances
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared/data/handbook_2018-07-25_21d.parquet"
@@ -69,11 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     published = replay(family, data, SEED)
     simulated = {seed: replay(family, family.default_data(seed), seed) for seed in SIMULATED_SEEDS}
     result = {
-        "commit": provenance.commit(ROOT),
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "versions": provenance.versions(),
-        "seed": SEED,
+        **circumstances(SEED),
         "data": path.name,
         "data_sha256": data.fingerprint(),
         "replayed": [told(each) for each in published],

@@ -25,8 +25,8 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from causeway.training import provenance  # noqa: E402
-from load_tests.bench.machine import cpu_name, free_port  # noqa: E402
+from load_tests.bench.machine import free_port  # noqa: E402
+from load_tests.circumstances import circumstances  # noqa: E402
 from models.simulator import Simulation, simulate  # noqa: E402
 from models.windows import add_features  # noqa: E402
 
@@ -56,11 +56,7 @@ def main() -> None:
             ours.append(seconds_to_ready(ROOT))
             theirs.append(seconds_to_ready(echo))
         result = {
-            "commit": provenance.commit(ROOT),
-            "cpu": cpu_name(),
-            "cores": os.cpu_count(),
-            "versions": provenance.versions(),
-            "seed": SEED,
+            **circumstances(SEED),
             "rounds": ROUNDS,
             "serve_to_ready_s": ours,
             "bare_bentoml_serve_to_ready_s": theirs,

@@ -123,11 +123,6 @@ class Reference(msgspec.Struct, frozen=True, dict=True):
         """Of the columns."""
         return tuple(column.name for column in self.columns)
 
-    @property
-    def is_calibrated(self) -> bool:
-        """Whether anything can alarm."""
-        return self.rate is not None
-
     def to_json(self) -> bytes:
         """The reference as reference.json holds it: a line for each column."""
         columns = b",\n    ".join(msgspec.json.encode(column) for column in self.columns)

@@ -9,7 +9,8 @@ be looked at again and again.
 Units come in the order in which they were known: scores as they were given, labels as they arrived. Labels may be late,
 and early labels may be unlike late ones, as long as that is the same for both variants.
 
-Requests that ask for a version by X-Model-Version are not dealt out; if many do, the sample ratio shows it.
+Requests that ask for a version by X-Model-Version are not dealt out: the log has them under a role of their own, and
+they count for neither.
 """
 
 from __future__ import annotations

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from causeway.training import provenance
-from load_tests.bench import goals, machine
+from load_tests.bench import goals
 from load_tests.bench.bench import Bench, plain
-from load_tests.bench.work import ROOT
+from load_tests.circumstances import circumstances
 
 LIBRARIES = ("fastapi", "httptools", "litserve", "msgspec", "orjson", "pydantic", "starlette", "uvicorn", "uvloop")
 """Whose versions shape the servers, beside those that shape a model."""
@@ -21,17 +19,14 @@ LIBRARIES = ("fastapi", "httptools", "litserve", "msgspec", "orjson", "pydantic"
 
 def result(bench: Bench, scenarios: Mapping[str, Any], *, at: str, seconds: float, wrk_version: str) -> dict[str, Any]:
     """Values for JSON: when and where, of what, with which settings, the goals, and all rounds of all scenarios."""
-    told = plain(scenarios)
+    told, head = plain(scenarios), circumstances(bench.plan.seed)
     return {
         "at": at,
         "seconds": round(seconds),
-        "commit": provenance.commit(ROOT),
-        "cpu": machine.cpu_name(),
-        "cores": os.cpu_count(),
+        **head,
         "cores_used": {"server": sorted(bench.cores.server), "generator": sorted(bench.cores.generator)},
         "system": platform.platform(),
-        "versions": {**provenance.versions(), **_versions(), "wrk": wrk_version},
-        "seed": bench.plan.seed,
+        "versions": {**head["versions"], **_versions(), "wrk": wrk_version},
         "settings": dataclasses.asdict(bench.plan),
         "contestants": {peer.name: {"title": peer.title, "command": _command(peer.command)} for peer in bench.peers},
         "failures": plain(bench.failures),

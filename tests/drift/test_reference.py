@@ -89,7 +89,7 @@ def test_a_reference_survives_json_and_is_a_line_a_column() -> None:
 def test_a_reference_saved_before_there_were_thresholds_loads_and_has_none() -> None:
     reference = Reference.from_json(json.dumps(BEFORE).encode())
     assert reference.names == ("x", "p")
-    assert not reference.is_calibrated
+    assert reference.rate is None
     assert reference.columns[0].threshold("psi", 1_000) is None
     X = np.array([[-1], [0], [1], [1.5], [9], [9.5]], dtype=np.float32)
     window = reference.count(X, np.full(6, 0.5))
