@@ -47,6 +47,10 @@ $(VENV)/.dev: requirements/dev.txt | $(BIN)/python $(BIN)/causeway
 	$(BIN)/python -m pip install --require-hashes -r $<
 	@touch $@ $(VENV)/.serving
 
+$(VENV)/.load: requirements/load.txt $(VENV)/.serving | $(BIN)/python
+	$(BIN)/python -m pip install --require-hashes -r $<
+	@touch $@
+
 $(VENV)/.bench: requirements/bench.txt $(VENV)/.serving | $(BIN)/python
 	$(BIN)/python -m pip install --require-hashes -r $<
 	@touch $@
@@ -82,7 +86,7 @@ wrk:
 	@command -v wrk >/dev/null || { echo "make bench needs wrk, the load generator: apt-get install wrk" >&2; exit 1; }
 
 bench-start: train ## measure clone to prediction, serve to ready, and the simulator
-	$(BIN)/python load_tests/start.py
+	$(BIN)/python load_tests/studies/start.py
 
 check: setup-dev ## lint, types, and generated files
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from causeway.training import provenance
-from load_tests.bench.machine import cpu_name
+from load_tests.machine import cpu_name
 
 ROOT = Path(__file__).parents[1]
 

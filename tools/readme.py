@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 STUDIES = ("drift", "quality", "experiments")
-"""Files in load_tests/, each with its result in load_tests/results/."""
+"""Files in load_tests/studies/, each with its result in load_tests/results/."""
 
 
 def settings_table() -> str:
@@ -40,7 +40,7 @@ def settings_table() -> str:
 
 def study_tables(name: str) -> str:
     """What `python -m load_tests.NAME` found when it was last run."""
-    markdown: Callable[[object], str] = import_module(f"load_tests.{name}").markdown
+    markdown: Callable[[object], str] = import_module(f"load_tests.studies.{name}").markdown
     return markdown(json.loads((ROOT / f"load_tests/results/{name}.json").read_text()))
 
 

@@ -18,7 +18,8 @@ equal variances, and no outcomes that stay the same over days: the estimate is t
 It takes that every unit counts once, and that its outcome does not change after it was counted.
 
 Why this one: with an interval for each variant and the union of their errors, as by Waudby-Smith and Ramdas (JRSS-B
-86, 2024) or by beta mixtures, a difference takes several times the rows to be found (`load_tests/experiments.py`).
+86, 2024) or by beta mixtures, a difference takes several times the rows to be found
+(`load_tests/studies/experiments.py`).
 """
 
 from __future__ import annotations

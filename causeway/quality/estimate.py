@@ -5,8 +5,8 @@ these probabilities many times over; the figures of each drawing are those of th
 
 Assumed: rows with the same score are positive as often as at training, however often a score comes now (covariate
 shift only). Where that changes, which is concept drift, scores alone cannot tell: labels can. Assumed too: the model
-ranks rows as well as the models of the folds did, on whose scores the map was learnt. `load_tests/quality.py` measures
-how often the intervals hold where this is true only nearly.
+ranks rows as well as the models of the folds did, on whose scores the map was learnt.
+`load_tests/studies/quality.py` measures how often the intervals hold where this is true only nearly.
 
 Sources: NannyML's CBPE, and Białek et al., We Don't Need No Labels: Estimating Post-Deployment Model Performance under
 Covariate Shift without Ground Truth (2024). Their M-CBPE learns the map anew for each window, for which the training

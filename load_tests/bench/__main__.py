@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 from load_tests.bench import report, wrk
 from load_tests.bench.bench import Bench, say
-from load_tests.bench.machine import on
 from load_tests.bench.peers import PEERS, Peer
 from load_tests.bench.plan import FULL, QUICK, Plan
 from load_tests.bench.result import result
 from load_tests.bench.scenarios import NAMES, scenario
+from load_tests.machine import on
 
 T = TypeVar("T")
 SCENARIOS = {name: name for name in NAMES}

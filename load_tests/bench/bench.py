@@ -15,14 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from load_tests.bench import checks, machine, summary, work, wrk
+from load_tests import machine
+from load_tests.bench import checks, summary, work, wrk
 from load_tests.bench.engine import Engine
-from load_tests.bench.machine import Cores
 from load_tests.bench.peers import PEERS, Peer
 from load_tests.bench.plan import Plan
 from load_tests.bench.run import Run, Usage
 from load_tests.bench.serving import Server
 from load_tests.bench.work import Model, Work
+from load_tests.machine import Cores
 
 QUIET = 0.05
 """Cores' worth of work of all servers together below which they are quiet."""

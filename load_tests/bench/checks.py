@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from load_tests.bench.client import Answer, ask_all, request
 from load_tests.bench.peers import Peer
 from load_tests.bench.work import FIXED_LARGE, FIXED_SMALL, Work
+from load_tests.open_loop.client import Answer, ask_all, request
 
 TOLERANCE = 1e-5
 """Largest absolute difference from the model in process; the gate's parity for exported models."""

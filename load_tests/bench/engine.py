@@ -15,7 +15,7 @@ import onnxruntime
 
 from causeway.contract import Array
 from causeway.runtime import MODEL_FILE
-from load_tests.bench.machine import on
+from load_tests.machine import on
 
 N_BATCHES = 16
 """Different batches that take turns."""

@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from load_tests.bench import client, machine
+from load_tests import machine
 from load_tests.bench.peers import Peer
 from load_tests.bench.work import ROOT, Model
+from load_tests.open_loop import client
 
 READY_S = 60
 """How long a contestant may take until it answers."""

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from causeway.contract import Array
 from causeway.runtime import MODEL_FILE
 from causeway.training.dataset import split
-from load_tests.bench.forest import Forest
 from load_tests.bench.plan import Plan
+from load_tests.forest import Forest
 from models import gradient_boosting
 
 ROOT = Path(__file__).parents[2]

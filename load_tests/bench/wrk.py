@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from load_tests.bench.machine import pinned
+from load_tests.machine import pinned
 
 SCRIPT = Path(__file__).with_name("predict.lua")
 TIMEOUT_S = 30

@@ -23,11 +23,10 @@ from causeway.operations import Done
 from causeway.runtime import MODEL_FILE, open_runtime
 from causeway.state import State, now
 from causeway.state_file import Change
-from load_tests.bench import checks, open_loop, report, summary, work
+from load_tests.bench import checks, report, summary, work
 from load_tests.bench.bench import Bench
 from load_tests.bench.checks import first_fault
-from load_tests.bench.client import Answer, request
-from load_tests.bench.forest import POISON, Forest
+from load_tests.forest import POISON, Forest
 from load_tests.bench.goals import Goal
 from load_tests.bench.operator import Operator, after, operated
 from load_tests.bench.peers import CAUSEWAY, Peer
@@ -37,6 +36,8 @@ from load_tests.bench.run import Run, Usage
 from load_tests.bench.scenarios import NAMES, livez, one_row, shadow, two_workers
 from load_tests.bench.work import Model
 from load_tests.bench.wrk import Load
+from load_tests.open_loop import generator
+from load_tests.open_loop.client import Answer, request
 from tests.conftest import ROOT, environment
 
 needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed: apt-get install wrk")
@@ -245,7 +246,7 @@ def stalling_port() -> Iterator[int]:
 
 def test_in_an_open_loop_a_stall_shows_in_every_request_that_was_due_meanwhile(stalling_port: int) -> None:
     due_s = np.arange(0.0, 0.6, 0.02)
-    offered = asyncio.run(open_loop.offer(stalling_port, [request(b"{}")], due_s, connections=100))
+    offered = asyncio.run(generator.offer(stalling_port, [request(b"{}")], due_s, connections=100))
     assert (offered.status == 200).all()
     stalled = due_s < STALL_S - 0.1
     assert (offered.latency_s[stalled] >= STALL_S - due_s[stalled] - 0.02).all()
@@ -254,14 +255,14 @@ def test_in_an_open_loop_a_stall_shows_in_every_request_that_was_due_meanwhile(s
 
 def test_an_open_loop_without_a_free_connection_says_what_was_not_sent(stalling_port: int) -> None:
     due_s = np.arange(0.0, 0.2, 0.02)
-    offered = asyncio.run(open_loop.offer(stalling_port, [request(b"{}")], due_s, connections=3))
-    assert offered.status.tolist() == [200] * 3 + [open_loop.NOT_SENT] * 7
+    offered = asyncio.run(generator.offer(stalling_port, [request(b"{}")], due_s, connections=3))
+    assert offered.status.tolist() == [200] * 3 + [generator.NOT_SENT] * 7
 
 
 def test_an_open_loop_counts_answers_that_never_came(stalling_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(open_loop, "GRACE_S", 0.05)
-    offered = asyncio.run(open_loop.offer(stalling_port, [request(b"{}")], np.array([0.0]), connections=1))
-    assert offered.status.tolist() == [open_loop.NO_ANSWER]
+    monkeypatch.setattr(generator, "GRACE_S", 0.05)
+    offered = asyncio.run(generator.offer(stalling_port, [request(b"{}")], np.array([0.0]), connections=1))
+    assert offered.status.tolist() == [generator.NO_ANSWER]
     assert np.isnan(offered.latency_s).all()
 
 
@@ -269,7 +270,7 @@ def test_an_open_loop_counts_answers_that_never_came(stalling_port: int, monkeyp
 def test_arrivals_are_sorted_inside_the_schedule_and_as_many_as_the_rate_says(
     rate: float, seconds: float, seed: int
 ) -> None:
-    due_s = open_loop.poisson(rate, seconds, np.random.default_rng(seed))
+    due_s = generator.poisson(rate, seconds, np.random.default_rng(seed))
     assert (np.diff(due_s) >= 0).all()
     assert ((due_s >= 0) & (due_s < seconds)).all()
     assert abs(len(due_s) - rate * seconds) <= 8 * (rate * seconds) ** 0.5 + 8

@@ -13,13 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from load_tests.bench import client, machine, metrics, summary
+from load_tests import machine, metrics
+from load_tests.bench import summary
 from load_tests.bench.bench import Bench, rounds
-from load_tests.bench.client import Answer, Connection
-from load_tests.bench.machine import Held
 from load_tests.bench.peers import CAUSEWAY
 from load_tests.bench.serving import Server
 from load_tests.bench.work import Work
+from load_tests.machine import Held
+from load_tests.open_loop import client
+from load_tests.open_loop.client import Answer, Connection
 
 PATIENT = {"X-Timeout-Ms": "30000"}
 QUIET_AFTER_S = 60.0

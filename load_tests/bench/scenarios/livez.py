@@ -13,10 +13,10 @@ import numpy as np
 
 from load_tests.bench import summary
 from load_tests.bench.bench import Bench, rounds
-from load_tests.bench.client import HOST
 from load_tests.bench.peers import CAUSEWAY
 from load_tests.bench.serving import Server
 from load_tests.bench.work import body
+from load_tests.open_loop.client import HOST
 
 MB = 1_000_000
 LIBERAL = replace(

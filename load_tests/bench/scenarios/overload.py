@@ -17,14 +17,16 @@ import numpy as np
 import uvloop
 from numpy.typing import NDArray
 
-from load_tests.bench import machine, open_loop, summary
+from load_tests import machine
+from load_tests.bench import summary
 from load_tests.bench.bench import Bench, rounds
-from load_tests.bench.client import request
-from load_tests.bench.open_loop import NO_ANSWER, NOT_SENT, Offered
 from load_tests.bench.peers import CAUSEWAY
 from load_tests.bench.run import Run
 from load_tests.bench.serving import Server
 from load_tests.bench.work import Work
+from load_tests.open_loop import generator
+from load_tests.open_loop.client import request
+from load_tests.open_loop.generator import NO_ANSWER, NOT_SENT, Offered
 
 MEMORY_EVERY_S = 0.5
 NAMES = {NO_ANSWER: "none", NOT_SENT: "not_sent"}
@@ -88,7 +90,7 @@ def _overload(bench: Bench, server: Server, work: Work, closed: Run) -> Overload
     plan = bench.plan
     requests = [request(body, {"X-Timeout-Ms": f"{plan.deadline_ms:g}"}) for body in work.bodies]
     rate_per_s = plan.overload_factor * closed.requests_per_s
-    due_s = open_loop.poisson(rate_per_s, plan.warm_up_s + plan.overload_s, bench.rng)
+    due_s = generator.poisson(rate_per_s, plan.warm_up_s + plan.overload_s, bench.rng)
     memory_mb: list[float] = []
     pids = server.pids
 
@@ -101,7 +103,7 @@ def _overload(bench: Bench, server: Server, work: Work, closed: Run) -> Overload
     with bench.watch(server) as watch, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         own_s = time.process_time()
         offered = runner.run(
-            open_loop.offer(server.port, requests, due_s, connections=plan.overload_connections, beside=watch_memory)
+            generator.offer(server.port, requests, due_s, connections=plan.overload_connections, beside=watch_memory)
         )
         watch.generator_cpu_s = time.process_time() - own_s
     quarter = max(1, len(memory_mb) // 4)

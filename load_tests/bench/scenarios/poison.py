@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from load_tests.bench import metrics
+from load_tests import metrics
 from load_tests.bench.bench import Bench
 from load_tests.bench.checks import first_fault
-from load_tests.bench.client import Answer, Connection, request
-from load_tests.bench.forest import POISON
 from load_tests.bench.peers import CAUSEWAY
 from load_tests.bench.serving import Server
 from load_tests.bench.work import Work, body
+from load_tests.forest import POISON
+from load_tests.open_loop.client import Answer, Connection, request
 
 GROUP = 16
 BUSY_ROWS = 200

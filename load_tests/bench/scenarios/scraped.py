@@ -12,8 +12,8 @@ from typing import Any
 
 from load_tests.bench import summary
 from load_tests.bench.bench import Bench, rounds
-from load_tests.bench.client import HOST
 from load_tests.bench.peers import CAUSEWAY
+from load_tests.open_loop.client import HOST
 
 SCRAPED = "causeway_scraped"
 EVERY_S = 1.0

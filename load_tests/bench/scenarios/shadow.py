@@ -17,14 +17,16 @@ import numpy as np
 import uvloop
 from numpy.typing import NDArray
 
-from load_tests.bench import metrics, open_loop, summary
+from load_tests import metrics
+from load_tests.bench import summary
 from load_tests.bench.bench import Bench, rounds
-from load_tests.bench.client import request
 from load_tests.bench.operator import Operator, operated
 from load_tests.bench.peers import CAUSEWAY
 from load_tests.bench.run import Run
 from load_tests.bench.serving import Server
 from load_tests.bench.work import Work
+from load_tests.open_loop import generator
+from load_tests.open_loop.client import request
 
 SHADOWED = "causeway_shadowed"
 CONNECTIONS = 512
@@ -73,7 +75,7 @@ def run(bench: Bench) -> dict[str, Any]:
                 else:
                     closed.append(here)
                     capacity_per_s = here.requests_per_s
-            due_s = open_loop.poisson(plan.shadow_factor * capacity_per_s, plan.shadow_s, bench.rng)
+            due_s = generator.poisson(plan.shadow_factor * capacity_per_s, plan.shadow_s, bench.rng)
             opened.append({})
             for is_shadowed in reversed(order):
                 operator.shadow(is_on=is_shadowed)
@@ -102,7 +104,7 @@ def moderate(bench: Bench, server: Server, work: Work, due_s: NDArray[np.float64
     requests = [request(body) for body in work.bodies]
     with bench.watch(server) as watch, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         own_s = time.process_time()
-        offered = runner.run(open_loop.offer(server.port, requests, due_s, connections=CONNECTIONS))
+        offered = runner.run(generator.offer(server.port, requests, due_s, connections=CONNECTIONS))
         watch.generator_cpu_s = time.process_time() - own_s
     is_answered = offered.status == 200
     latency_ms = np.where(is_answered, offered.latency_s * 1000, np.inf)

@@ -16,14 +16,15 @@ from typing import Any
 
 import uvloop
 
-from load_tests.bench import checks, machine, summary
+from load_tests import machine
+from load_tests.bench import checks, summary
 from load_tests.bench.bench import Bench, rounds
-from load_tests.bench.client import Answer, Connection, request
 from load_tests.bench.operator import Operator, after, operated
 from load_tests.bench.peers import CAUSEWAY
 from load_tests.bench.run import Run
 from load_tests.bench.serving import Server
 from load_tests.bench.work import Model, Work
+from load_tests.open_loop.client import Answer, Connection, request
 
 TWO = replace(CAUSEWAY, workers=2, is_pinned=False, variables={"CAUSEWAY_WORKERS": "2"})
 SWAPPED = "causeway_swapped"

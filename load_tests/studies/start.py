@@ -1,6 +1,7 @@
 """How long it takes to start: from clone to first prediction, from `bentoml serve` to ready, and to simulate.
 
-`python load_tests/start.py` prints a table and writes results/start.json. Needs a model in the store (`make train`).
+`python load_tests/studies/start.py` prints a table and writes results/start.json. Needs a model in the store (`make
+train`).
 Each start of ours is paired with one of a BentoML service that returns its argument, so that the machine's own speed
 can be told from ours. The clone is of the commit in this folder; packages come from pip's cache where it is warm.
 """
@@ -22,11 +23,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from load_tests.bench.machine import free_port  # noqa: E402
 from load_tests.circumstances import circumstances  # noqa: E402
+from load_tests.machine import free_port  # noqa: E402
 from models.simulator import Simulation, simulate  # noqa: E402
 from models.windows import add_features  # noqa: E402
 

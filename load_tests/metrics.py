@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import urllib.request
 
-from load_tests.bench.client import HOST
+from load_tests.open_loop.client import HOST
 
 _SERIES = re.compile(r"^([A-Za-z_:][^\s{]*(?:\{[^\n]*\})?) (\S+)$", re.MULTILINE)
 

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 
-from load_tests import experiments
-from load_tests.experiments import Kind
+from load_tests.studies import experiments
+from load_tests.studies.experiments import Kind
 
 
 def test_it_sees_that_a_z_test_with_many_looks_errs() -> None:

@@ -1,8 +1,9 @@
 """How often an experiment that is looked at all the time errs, and how long it takes to find a difference.
 
-`python -m load_tests.experiments` prints tables and writes results/experiments.json. Simulated: every unit has a score
-(a beta distribution) and a label that is 1 with that probability. Beside the sequences that `causeway experiment`
-shows: a z-test with the same looks, the rows that it takes with one look, and other sequences that hold at every look.
+`python -m load_tests.studies.experiments` prints tables and writes results/experiments.json. Simulated: every unit has
+a score (a beta distribution) and a label that is 1 with that probability. Beside the sequences that `causeway
+experiment` shows: a z-test with the same looks, the rows that it takes with one look, and other sequences that hold at
+every look.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from causeway.experiments.measure import ALPHA, RATIO_ALPHA
 from causeway.experiments.sequence import Flags, Floats
 from load_tests.circumstances import circumstances
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "load_tests/results/experiments.json"
 SEED = 0
 EXPERIMENTS = 2_000

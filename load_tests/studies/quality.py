@@ -1,6 +1,6 @@
 """How far the estimated quality can be trusted: estimated before the labels, and realised, day by day.
 
-`python -m load_tests.quality [FILE]` prints a table and writes results/quality.json. A model is trained as
+`python -m load_tests.studies.quality [FILE]` prints a table and writes results/quality.json. A model is trained as
 `train_and_save.py gradient_boosting --data FILE --label TX_FRAUD` trains it; its test days are replayed one by one, and
 then as one week. Neither the model, nor the calibration map, nor the threshold has seen them. Seven days tell little of
 how often an interval should hold, so the same is counted on simulated transactions, with seeds that had no part in
@@ -25,7 +25,7 @@ from causeway.training import calibration, tables
 from causeway.training.dataset import Dataset, split
 from load_tests.circumstances import circumstances
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared/data/handbook_2018-07-25_21d.parquet"
 RESULT = ROOT / "load_tests/results/quality.json"
 FAMILY = "gradient_boosting"

@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from load_tests.bench.client import Answer, Connection
+from load_tests.open_loop.client import Answer, Connection
 
 NOT_SENT = -1
 NO_ANSWER = 0

@@ -1,4 +1,6 @@
-"""Whether drift is found, and how often it is cried without cause: `python -m load_tests.drift`, about two minutes.
+"""Whether drift is found, and how often it is cried without cause.
+
+`python -m load_tests.studies.drift` takes about two minutes.
 
 On the fraud model's simulated transactions, beside SciPy's two-sample Kolmogorov-Smirnov test of every column, which
 keeps all reference values and has its level divided by the number of columns. Both compare the same windows with the
@@ -38,7 +40,7 @@ from models.simulator import Simulation, simulate
 from models.transactions import CONTRACT, EVALUATED_DAYS, LABEL, TIME, default_data, from_table
 from models.windows import add_features
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "load_tests/results/drift.json"
 SEED = 0
 ROWS, MANY_ROWS = 1_000, 16_000
