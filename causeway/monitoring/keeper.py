@@ -30,6 +30,7 @@ from causeway.monitoring.backlog import Backlog, Taken
 from causeway.monitoring.database import THOROUGH_S, connect
 from causeway.monitoring.drift_watch import DriftWatch
 from causeway.monitoring.model_metrics import ModelMetrics
+from causeway.monitoring.process import Contention
 from causeway.monitoring.quality_watch import QualityWatch
 from causeway.monitoring.references import References
 from causeway.settings import Settings
@@ -38,6 +39,15 @@ NICE = 19
 
 PACE_S = 0.5
 """How often the spool is looked at, while there is not more in it than one transaction takes."""
+
+CONTENDED = 4.0
+"""Waiting for a processor so many times as long as running says that others, requests that is, need them all."""
+
+CONTENDED_SHARE = 0.004
+"""Of one processor, what the keeper uses then: niceness alone leaves it 15 of 1 039 parts, 0.014."""
+
+CONTENDED_PAUSE_S = 2.0
+"""What it rests for that at most: less than `sampling.LATE_S`."""
 
 ROWS = (64, 4096)
 """Rows in a transaction, about: at least and at most."""
@@ -91,6 +101,7 @@ class Keeper:
         self._over: list[str] = []
         self._failures = 0
         self._chores_at = self._adopts_at = 0.0
+        self._contention = Contention()
 
     def run(self, is_ending: Callable[[float], bool]) -> None:
         """Works until `is_ending` of the seconds to wait says so; then for `DRAIN_S` at most.
@@ -100,7 +111,7 @@ class Keeper:
         sampling.tell(self._own.folder, self._sampling.factor)
         pause = self.round()
         while not is_ending(pause):
-            pause = self.round()
+            pause = max(self.round(), rest_s(*self._contention.since_last()))
         ends = time.monotonic() + DRAIN_S
         while time.monotonic() < ends:
             is_written = self._own.is_written  # asked first: what is written after the answer is read all the same
@@ -280,6 +291,11 @@ class Adopted:
                 self.backlog.folder.rmdir()
         self.backlog.close()
         os.close(self._lock)
+
+
+def rest_s(ran_s: float, waited_s: float) -> float:
+    """How long a keeper that ran and waited for a processor so long leaves the processors to others, in seconds."""
+    return min(ran_s / CONTENDED_SHARE, CONTENDED_PAUSE_S) if waited_s > CONTENDED * ran_s else 0.0
 
 
 def _reason(exc: Exception) -> str:

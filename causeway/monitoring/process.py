@@ -53,6 +53,29 @@ class Usage:
         self._resident.set(resident_bytes())
 
 
+class Contention:
+    """How much of a processor this process gets of what it asks for."""
+
+    def __init__(self) -> None:
+        self._before = _scheduled_s()
+
+    def since_last(self) -> tuple[float, float]:
+        """Seconds that the main thread ran, and that it waited for a processor, since this was asked the last time.
+
+        Source: proc(5), /proc/[pid]/schedstat. Nothing, where the kernel does not tell.
+        """
+        (ran, waited), (ran_before, waited_before) = now, _ = _scheduled_s(), self._before
+        self._before = now
+        return ran - ran_before, waited - waited_before
+
+
+def _scheduled_s() -> tuple[float, float]:
+    with suppress(OSError):
+        ran, waited, _ = Path("/proc/self/schedstat").read_text().split()
+        return int(ran) / 1e9, int(waited) / 1e9
+    return 0.0, 0.0
+
+
 class Observer(Protocol):
     """What is told about the process."""
 

@@ -410,6 +410,16 @@ def test_what_takes_the_database_seconds_does_not_make_the_keeper_sample(
     writer.close()
 
 
+@pytest.mark.parametrize(
+    ("ran_s", "waited_s", "rests_s"),
+    [(0.004, 0.0, 0.0), (0.004, 0.015, 0.0), (0.004, 0.3, 1.0), (0.1, 1.0, keeper.CONTENDED_PAUSE_S), (0.0, 0.0, 0.0)],
+)
+def test_a_keeper_that_hardly_gets_a_processor_leaves_it_to_others(
+    ran_s: float, waited_s: float, rests_s: float
+) -> None:
+    assert keeper.rest_s(ran_s, waited_s) == pytest.approx(rests_s)
+
+
 def test_a_keeper_that_is_to_end_waits_for_the_last_worker(
     folder: Path, started: Callable[[], Keeper], engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -16,7 +17,26 @@ from prometheus_client import CollectorRegistry
 
 from causeway.monitoring import process
 from causeway.monitoring.process import PACE_S, Usage, watch
-from tests.conftest import PATIENCE_S
+from tests.conftest import PATIENCE_S, ROOT
+
+CONTENDED = """
+import os, subprocess, sys
+from causeway.monitoring.process import Contention
+
+contention = Contention()
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+os.nice(19)
+ran_s = waited_s = 0.0
+try:
+    while waited_s <= ran_s:
+        more_ran_s, more_waited_s = contention.since_last()
+        ran_s, waited_s = ran_s + more_ran_s, waited_s + more_waited_s
+finally:
+    other.kill()
+    other.wait()
+assert ran_s > 0
+"""
 
 
 class Told:
@@ -146,3 +166,7 @@ def test_cpu_time_and_memory_are_those_of_this_process() -> None:
     resident = registry.get_sample_value("causeway_process_resident_bytes", {"process": "keeper"})
     assert resident == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
     assert process.resident_bytes() > 2**20
+
+
+def test_a_process_that_must_wait_for_a_processor_knows_it() -> None:
+    subprocess.run([sys.executable, "-c", CONTENDED], check=True, cwd=ROOT, timeout=PATIENCE_S)
