@@ -21,7 +21,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-dev train port serve prometheus test bench wrk bench-start check format lock image clean
+.PHONY: help setup setup-dev train port serve prometheus test load-test bench wrk bench-start check format lock image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,7 +45,7 @@ $(VENV)/.serving: requirements/training.txt | $(BIN)/python $(BIN)/causeway
 
 $(VENV)/.dev: requirements/dev.txt | $(BIN)/python $(BIN)/causeway
 	$(BIN)/python -m pip install --require-hashes -r $<
-	@touch $@ $(VENV)/.serving
+	@touch $@ $(VENV)/.serving $(VENV)/.load
 
 $(VENV)/.load: requirements/load.txt $(VENV)/.serving | $(BIN)/python
 	$(BIN)/python -m pip install --require-hashes -r $<
@@ -79,6 +79,9 @@ $(VENV)/prometheus: | $(BIN)/python
 test: setup-dev prometheus ## set up and run the tests
 	$(BIN)/python -m pytest
 
+load-test: $(MODEL) $(VENV)/.load ## find where the service tips over (OPTIONS="--dear --repeats 3"; OPTIONS=--help)
+	@$(WITH_MODEL) && $(BIN)/python -m load_tests $(OPTIONS)
+
 bench: wrk $(VENV)/.bench ## measure Causeway beside its peers and write README.md's table (Linux, wrk; 12 minutes)
 	$(BIN)/python -m load_tests.bench --write
 
@@ -110,6 +113,7 @@ image: $(MODEL) ## build the Bento and its image (BACKEND=docker, IMAGE=causeway
 
 lock: setup-dev ## pin requirements/*.txt again, with hashes
 	cd requirements && ../$(BIN)/$(LOCK) --upgrade dev.in -o dev.txt
+	cd requirements && ../$(BIN)/$(LOCK) load.in -c dev.txt -o load.txt
 	cd requirements && ../$(BIN)/$(LOCK) training.in -c dev.txt -o training.txt
 	cd requirements && ../$(BIN)/$(LOCK) serving.in -c dev.txt -o serving.txt
 	cd requirements && ../$(BIN)/$(LOCK) bench.in -c dev.txt -o bench.txt

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import resource
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,10 +24,20 @@ class Cores:
     generator: frozenset[int]
 
     @classmethod
-    def divided(cls) -> Cores:
-        """One each where there are two; otherwise the same one, which makes the figures those of both together."""
+    def divided(cls, server: int = 1, generator: int = 1) -> Cores:
+        """`server` cores for the server, and of those that are left `generator` for the load generator.
+
+        Where none is left both have all of them, which makes the figures those of both together.
+        """
         available = sorted(os.sched_getaffinity(0))
-        return cls(frozenset(available[:1]), frozenset(available[1:2] or available[:1]))
+        if len(available) <= server:
+            return cls(frozenset(available), frozenset(available))
+        return cls(frozenset(available[:server]), frozenset(available[server : server + generator]))
+
+    @property
+    def are_apart(self) -> bool:
+        """Whether neither side takes time from the other."""
+        return not self.server & self.generator
 
     @property
     def all(self) -> frozenset[int]:
@@ -82,11 +93,16 @@ def tree(pid: int) -> list[int]:
 
 def cpu_s(pids: Iterable[int]) -> float:
     """User and system seconds of processes and of their children that have ended."""
-    ticks = 0
+    return sum(cpu_s_by_process(pids).values())
+
+
+def cpu_s_by_process(pids: Iterable[int]) -> dict[int, float]:
+    """The same of each of them that lives."""
+    used = {}
     for pid in pids:
         with suppress(OSError):
-            ticks += sum(int(field) for field in _fields(PROC / f"{pid}/stat")[11:15])
-    return ticks * TICK_S
+            used[pid] = sum(int(field) for field in _fields(PROC / f"{pid}/stat")[11:15]) * TICK_S
+    return used
 
 
 def _fields(stat: Path) -> list[str]:
@@ -150,6 +166,13 @@ def _entries(pids: Iterable[int], folder: str) -> int:
         with suppress(OSError):
             total += sum(1 for _ in (PROC / f"{pid}/{folder}").iterdir())
     return total
+
+
+def allow_open_files(n: int) -> None:
+    """As many here and in the processes that are started from here, where the system allows it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    is_less = most != resource.RLIM_INFINITY and most < n
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most if is_less else n, most))
 
 
 def cpu_name() -> str:

@@ -33,6 +33,10 @@ class Options(msgspec.Struct, frozen=True):
     repeats: int
     generators: int
     """Processes that send."""
+    deadline_ms: float | None = None
+    """X-Timeout-Ms of every request; None: it had none."""
+    command: str = ""
+    """The shell line that asks for the same."""
 
 
 class Fit(msgspec.Struct, frozen=True):
@@ -56,11 +60,12 @@ class Repeat(msgspec.Struct, frozen=True):
 
     stages: list[Stage]
     sustained_rate: float | None
-    """Highest rate in requests a second below which every stage met the objective; None where none did."""
+    """Highest rate in requests a second that met the objective as all below it did; None where none did, or the
+    generator was the limit."""
     tipping_rate: float | None
-    """Lowest rate at which a stage did not; None where all did."""
+    """Lowest rate at which no stage did; None where there is none, or the generator was the limit."""
     why: str
-    """In a sentence, what ended it: which part of the objective, and what had nothing left."""
+    """In a clause, what ended it: which part of the objective was missed, and what had nothing left."""
     limit: str
     """`server`, `generator`, `machine`, `latency` (nobody was busy), or `none` where nothing tipped."""
 

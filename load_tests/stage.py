@@ -121,7 +121,7 @@ class Stage(msgspec.Struct, frozen=True):
     @property
     def errors(self) -> float:
         """Share of the requests without a right answer, 0 to 1."""
-        return 1 - self.right / self.due if self.due else 0.0
+        return (self.due - self.right) / self.due if self.due else 0.0
 
     def meets(self, objective: Objective) -> bool:
         """Whether the service kept to the objective."""

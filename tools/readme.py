@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-STUDIES = ("drift", "quality", "experiments")
+STUDIES = ("drift", "quality", "experiments", "truth")
 """Files in load_tests/studies/, each with its result in load_tests/results/."""
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ from load_tests.bench.peers import PEERS, Peer
 from load_tests.bench.plan import FULL, QUICK, Plan
 from load_tests.bench.result import result
 from load_tests.bench.scenarios import NAMES, scenario
-from load_tests.machine import on
+from load_tests.machine import allow_open_files, on
 
 T = TypeVar("T")
 SCENARIOS = {name: name for name in NAMES}
@@ -35,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     is_whole = not args.quick and args.only == NAMES and args.peers == PEERS
     if args.write and not is_whole:
         parser.error("--write belongs to a whole run: the README's figures come from one go")
-    _allow_open_files()
+    allow_open_files(OPEN_FILES)
     try:
         wrk_version = wrk.version()
     except FileNotFoundError as exc:
@@ -70,13 +69,6 @@ def go(
                 bench.scenario = name
                 scenarios[name] = scenario(name).run(bench)
     return result(bench, scenarios, at=at, seconds=time.monotonic() - begun, wrk_version=wrk_version)
-
-
-def _allow_open_files() -> None:
-    """Thousands, here and in the servers that are started from here, where the system allows it."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    is_less = most != resource.RLIM_INFINITY and most < OPEN_FILES
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most if is_less else OPEN_FILES, most))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from load_tests.dear import TREES
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -60,7 +62,7 @@ class Plan:
     large_body_bytes: int = 50_000_000
     """The body of `livez`."""
 
-    dear_trees: int = 300_000
+    dear_trees: int = TREES
     """Trees of the dear model."""
 
     dear_run_s: int = 6

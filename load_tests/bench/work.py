@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import joblib
-import msgspec
 import numpy as np
 import orjson
 from numpy.typing import NDArray
@@ -19,6 +17,7 @@ from causeway.contract import Array
 from causeway.runtime import MODEL_FILE
 from causeway.training.dataset import split
 from load_tests.bench.plan import Plan
+from load_tests.dear import Predict, save
 from load_tests.forest import Forest
 from models import gradient_boosting
 
@@ -34,10 +33,9 @@ N_ROWS = 4_096
 """Rows that the bodies are made of."""
 
 VERSIONED = "versioned"
+FAMILY = "gradient_boosting"
 RATES = (0.03, 0.07)
 """Learning rates of the other versions, both sides of the reference's: as many trees, and other predictions."""
-
-Predict = Callable[[Array], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def body(X: Array) -> bytes:
 def reference(plan: Plan, folder: Path) -> Model:
     """The model that `make serve` serves, by the same command, and once more in process for those that unpickle it."""
     folder.mkdir()
-    command = [sys.executable, "train_and_save.py", "gradient_boosting", "--seed", str(plan.seed), "--if-missing"]
+    command = [sys.executable, "train_and_save.py", FAMILY, "--seed", str(plan.seed), "--if-missing"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as saving:
         parts = split(gradient_boosting.default_data(plan.seed), seed=plan.seed)
         trained = gradient_boosting.train(parts.train, gradient_boosting.Params(), plan.seed)
@@ -100,7 +98,7 @@ def reference(plan: Plan, folder: Path) -> Model:
     X = _spread(parts.test.X, trained.predict, plan.seed)
     for name, n_rows in ((FIXED_SMALL, 1), (FIXED_LARGE, plan.many_rows)):
         (folder / name).write_bytes(_fixed_answer(trained.predict(np.resize(X, (n_rows, X.shape[1])))))
-    facts = {"family": "gradient_boosting", "params": vars(gradient_boosting.Params()), "rows": len(parts.train)}
+    facts = {"family": FAMILY, "params": vars(gradient_boosting.Params()), "rows": len(parts.train)}
     return Model("fraud:latest", folder, X, trained.predict, facts)
 
 
@@ -110,12 +108,13 @@ def versions(plan: Plan, reference: Model, folder: Path) -> tuple[Model, ...]:
     It is not the reference's own name, whose `latest` other scenarios serve.
     """
     graph = (reference.folder / MODEL_FILE).read_bytes()
-    made = [replace(reference, tag=_save(VERSIONED, graph, reference.predict, reference, "gradient_boosting"))]
+    made = [replace(reference, tag=save(VERSIONED, graph, reference.predict, like=reference.tag, family=FAMILY))]
     data = split(gradient_boosting.default_data(plan.seed), seed=plan.seed).train
     for rate in RATES:
         params = gradient_boosting.Params(learning_rate=rate)
         trained = gradient_boosting.train(data, params, plan.seed)
-        tag = _save(VERSIONED, gradient_boosting.to_artifact(trained), trained.predict, reference, "gradient_boosting")
+        artifact = gradient_boosting.to_artifact(trained)
+        tag = save(VERSIONED, artifact, trained.predict, like=reference.tag, family=FAMILY)
         beside = folder / tag.replace(":", "_")
         beside.mkdir()
         made.append(Model(tag, beside, reference.X, trained.predict, {**reference.facts, "params": vars(params)}))
@@ -129,22 +128,9 @@ def forest(name: str, n_trees: int, seed: int, folder: Path, reference: Model) -
     drawn = Forest.draw(n_trees, X, seed)
     graph = drawn.to_onnx(X.shape[1])
     (folder / MODEL_FILE).write_bytes(graph)
-    tag = _save(name, graph, drawn.predict, reference, "forest")
+    tag = save(name, graph, drawn.predict, like=reference.tag, family="forest")
     facts = {"trees": n_trees, "graph_bytes": len(graph)}
     return Model(tag, folder, X, drawn.predict, facts)
-
-
-def _save(name: str, graph: bytes, predict: Predict, reference: Model, family: str) -> str:
-    """The tag of `graph`, saved as the reference is but for the samples that are replayed with it."""
-    from causeway import store  # BENTOML_HOME must have been set before anything imports bentoml
-
-    pattern = store.find(reference.tag)
-    files = {file: pattern.read(file) for file in pattern.metadata["files"]}
-    samples = msgspec.json.decode(files["samples.json"])
-    replayed = np.array(samples["features"], dtype=np.float32)
-    samples["predictions"] = predict(replayed)[:, np.newaxis].tolist()
-    files |= {MODEL_FILE: graph, "samples.json": msgspec.json.encode(samples)}
-    return store.save(name, files, labels={"family": family}, metadata=pattern.metadata)
 
 
 def _spread(X: Array, predict: Predict, seed: int) -> Array:

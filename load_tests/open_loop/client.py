@@ -1,4 +1,4 @@
-"""A small asyncio HTTP/1.1 client that costs little and notes when bytes came."""
+"""HTTP/1.1 as a load generator needs it: requests in bytes, answers out of bytes, and a small asyncio client."""
 
 from __future__ import annotations
 
@@ -7,10 +7,114 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
+from urllib.parse import urlsplit
 
 HOST = "127.0.0.1"
+_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked", re.IGNORECASE)
+_SIZE = re.compile(rb"[0-9a-fA-F]+")
+_CLOSES = re.compile(rb"\r\nconnection:[ \t]*close", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where requests go."""
+
+    host: str
+    port: int
+    prefix: str = ""
+    """Of every path."""
+
+    @classmethod
+    def parse(cls, url: str) -> Target:
+        """The target of an `http://` URL. Raises `ValueError` where it is none, in words."""
+        parts = urlsplit(url)
+        if parts.scheme == "https":
+            raise ValueError(f"{url}: the load generator speaks no TLS; name the http:// address behind the proxy")
+        if parts.scheme != "http" or not parts.hostname or parts.query or parts.fragment or parts.username:
+            raise ValueError(f"{url!r} is no URL such as http://127.0.0.1:3000")
+        return cls(parts.hostname, parts.port or 80, parts.path.rstrip("/"))
+
+    @property
+    def authority(self) -> str:
+        """The value of the Host header."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def request(
+    body: bytes, headers: Mapping[str, str] | None = None, *, path: str = "/predict", host: str = HOST
+) -> bytes:
+    """The bytes of a POST with a JSON body."""
+    given = {"Host": host, "Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}
+    head = "".join(f"{name}: {value}\r\n" for name, value in given.items())
+    return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body
+
+
+class Received(NamedTuple):
+    """An answer as it came."""
+
+    status: int
+    head: bytes
+    """Status line and headers."""
+    body: bytes
+    closes: bool
+    """Whether the server closes the connection after it."""
+
+
+class NoAnswer(ValueError):
+    """What came is no answer that can be read."""
+
+
+class Reader:
+    """Finds answers in the bytes of one connection, which has at most one request in flight."""
+
+    __slots__ = ("_received",)
+
+    def __init__(self) -> None:
+        self._received = b""
+
+    def feed(self, data: bytes) -> Received | None:
+        """The answer whose last bytes are `data`; None where more are to come. Raises `NoAnswer`."""
+        if self._received:
+            data = self._received + data
+        head_end = data.find(b"\r\n\r\n") + 4
+        if head_end < 4:
+            self._received = data
+            return None
+        status = _STATUS.match(data)
+        if not status:
+            raise NoAnswer("something that is no answer in HTTP/1.1")
+        length = _LENGTH.search(data, 0, head_end)
+        if length is None:
+            body, end = _chunks(data, head_end)
+        else:
+            end = head_end + int(length[1])
+            body = data[head_end:end]
+        if not head_end <= end <= len(data):
+            self._received = data
+            return None
+        self._received = data[end:]
+        head = data[:head_end]
+        return Received(int(status[1]), head, body, _CLOSES.search(head) is not None)
+
+
+def _chunks(data: bytes, head_end: int) -> tuple[bytes, int]:
+    """The body that begins at `head_end` in chunks, and where it ends: before that where more is to come (RFC 9112)."""
+    if not _CHUNKED.search(data, 0, head_end):
+        raise NoAnswer("an answer with neither Content-Length nor chunks")
+    body, at = b"", head_end
+    while (line_end := data.find(b"\r\n", at)) >= 0:
+        size = _SIZE.match(data, at)
+        if not size:
+            raise NoAnswer("an answer in chunks without their lengths")
+        length = int(size[0], 16)
+        if not length:  # fields may follow, and an empty line
+            return body, data.find(b"\r\n\r\n", line_end) + 4
+        body += data[line_end + 2 : line_end + 2 + length]
+        at = line_end + 2 + length + 2
+    return body, 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +134,13 @@ class Answer:
         return rest.partition(b"\r\n")[0].strip() if is_there else None
 
 
-def request(body: bytes, headers: Mapping[str, str] | None = None, *, path: str = "/predict") -> bytes:
-    """The bytes of a POST with a JSON body."""
-    given = {"Host": HOST, "Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}
-    head = "".join(f"{name}: {value}\r\n" for name, value in given.items())
-    return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body
-
-
 class Connection(asyncio.Protocol):
     """One kept-alive connection with at most one request in flight; it tells `done` each answer."""
 
     def __init__(self) -> None:
         self.is_open = False
         self._done: Callable[[Answer], None] | None = None
-        self._received = bytearray()
-        self._end = 0
+        self._reader = Reader()
 
     @classmethod
     async def open(cls, port: int) -> Connection:
@@ -77,26 +173,18 @@ class Connection(asyncio.Protocol):
         self.is_open = True
 
     def data_received(self, data: bytes) -> None:
-        self._received += data
-        if not self._end:
-            head_end = self._received.find(b"\r\n\r\n") + 4
-            if head_end < 4:
-                return
-            length = _LENGTH.search(self._received, 0, head_end)
-            if length is None:
-                self._transport.close()
-                self._tell(Answer(0, b"an answer without Content-Length", time.perf_counter()))
-                return
-            self._head_end, self._end = head_end, head_end + int(length[1])
-        if len(self._received) >= self._end:
-            head = bytes(self._received[: self._head_end]).lower()
-            body = bytes(self._received[self._head_end : self._end])
-            del self._received[: self._end]
-            self._end = 0
-            if b"\r\nconnection: close" in head:
-                self.is_open = False
-                self._transport.close()
-            self._tell(Answer(int(head[9:12]), body, time.perf_counter(), head))
+        try:
+            received = self._reader.feed(data)
+        except NoAnswer as exc:
+            self._transport.close()
+            self._tell(Answer(0, str(exc).encode(), time.perf_counter()))
+            return
+        if received is None:
+            return
+        if received.closes:
+            self.is_open = False
+            self._transport.close()
+        self._tell(Answer(received.status, received.body, time.perf_counter(), received.head.lower()))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False

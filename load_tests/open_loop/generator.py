@@ -2,162 +2,294 @@
 
 Latency counts from the moment at which a request was meant to go out, so a server that stalls, and a generator that is
 late, both show in it (no coordinated omission).
+
+It waits on its sockets itself. The timers of event loops are a millisecond apart, and uvloop writes only after it has
+read whatever came meanwhile: either would count as the server's time.
 """
 
 from __future__ import annotations
 
-import asyncio
+import errno
+import gc
+import os
+import select
+import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
-from load_tests.open_loop.client import Answer, Connection
+from load_tests.open_loop.client import HOST, NoAnswer, Reader, Received
+from load_tests.open_loop.offered import REFUSALS, Offered, Sender
+from load_tests.open_loop.record import NO_ANSWER, UNSENT, Record
+from load_tests.open_loop.timer import Timer
 
-NOT_SENT = -1
-NO_ANSWER = 0
-
-GRACE_S = 3.0
-"""How long answers are awaited after the last request went out."""
+GRACE_S = 5.0
+"""How long answers are awaited after the last request was due."""
 
 LEAD_S = 0.2
 """Between the start of the clock and the first request."""
 
+NOTHING = -1
+"""In place of a request's number."""
 
-@dataclass(frozen=True)
-class Offered:
-    """What became of each request of a schedule; all arrays are (n_requests,)."""
+BURST = 16
+"""Requests that may go out before answers are looked at again, where the generator is behind its schedule."""
 
-    due_s: NDArray[np.float64]
-    """When it was meant to go out, in seconds from the start of the schedule."""
-    late_s: NDArray[np.float64]
-    """How much later the generator turned to it; opening a connection for it, where none was idle, is not in this."""
-    status: NDArray[np.int64]
-    """Of its answer; `NO_ANSWER` where the connection broke or none came in time, `NOT_SENT` where none was free."""
-    latency_s: NDArray[np.float64]
-    """From `due_s` to the last byte of the answer; NaN without one."""
-    has_retry_after: NDArray[np.bool_]
-    """Whether the answer had a Retry-After header."""
-    connections: int
-    """Connections that were needed."""
-    faults: dict[str, int] = field(default_factory=dict)
-    """Why connections gave no answer, and how often."""
+READ_BYTES = 65_536
+
+HUNG_UP_ONLY = 0
+"""Events to be told of: select.epoll tells in any case that the other end is closed."""
+
+NO_WAIT, ANY_TIME = 0, -1
+"""Of select.epoll, which waits for the timer among others."""
+
+Check = Callable[[int, bytes], str | None]
+"""What is wrong with the body of an answer 200 to the request at a place; None where nothing is."""
 
 
-def poisson(rate_per_s: float, seconds: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Times in [0, seconds), sorted, at which independent callers come: gaps are exponential."""
-    n = int(rate_per_s * seconds + 6 * (rate_per_s * seconds) ** 0.5) + 10
-    times = rng.exponential(1 / rate_per_s, n).cumsum()
-    return times[times < seconds]
-
-
-async def offer(
-    port: int,
-    requests: Sequence[bytes],
-    due_s: NDArray[np.float64],
-    *,
-    connections: int,
-    beside: Callable[[], Awaitable[None]] | None = None,
+def offer(
+    port: int, requests: Sequence[bytes], due_s: NDArray[np.float64], *, connections: int, check: Check | None = None
 ) -> Offered:
-    """Sends `requests` in turn at the times `due_s`, on as many connections as it takes, at most `connections`.
-
-    `beside` runs in the same loop meanwhile.
-    """
-    generator = _Generator(port, requests, due_s, connections)
-    companion = asyncio.ensure_future(beside()) if beside else None
+    """Sends `requests` in turn at the times `due_s` to the loopback, on at most `connections` connections."""
+    record = Record.of(due_s, np.arange(len(due_s)) % len(requests))
+    generator = Generator((HOST, port), requests, connections, check)
+    began, start_s = time.time() + LEAD_S, perf_counter() + LEAD_S
     try:
-        await generator.run()
+        sender = generator.offer(record, start_s)
     finally:
-        if companion:
-            companion.cancel()
-            with suppress(asyncio.CancelledError):
-                await companion
-    return generator.offered()
+        generator.close()
+    return Offered.of([record], [sender], began)
 
 
-class _Generator:
-    """The state of one schedule; request number i is due at `due_s[i]`."""
+class _Connection:
+    """A socket and the number of the request that is in flight on it, or `NOTHING`."""
 
-    def __init__(self, port: int, requests: Sequence[bytes], due_s: NDArray[np.float64], limit: int) -> None:
-        n = len(due_s)
-        self._port, self._requests, self._due_s, self._limit = port, requests, due_s, limit
-        self._late_s, self._latency_s = np.full(n, np.nan), np.full(n, np.nan)
-        self._status, self._has_retry_after = np.full(n, NOT_SENT), np.zeros(n, dtype=np.bool_)
-        self._idle: list[Connection] = []
-        self._busy: set[Connection] = set()
-        self._opening: set[asyncio.Task[None]] = set()
-        self._most = 0
+    __slots__ = ("fd", "feed", "number", "receive", "rest", "send", "socket")
+
+    def __init__(self, opened: socket.socket, number: int) -> None:
+        self.socket = opened
+        self.fd = opened.fileno()
+        self.send, self.receive, self.feed = opened.send, opened.recv, Reader().feed
+        self.number = number
+        self.rest: bytes | None = None
+        """What of the request the socket did not take yet; None while the connection is being opened."""
+
+
+class Generator:
+    """Sends schedules one after the other to one address, and keeps its connections between them."""
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        requests: Sequence[bytes],
+        limit: int,
+        check: Check | None = None,
+        owner: int | None = None,
+    ) -> None:
+        """`limit` is the most connections. Where the other end of the pipe `owner` is closed, sending ends."""
+        self._address, self._requests, self._limit, self._check = address, requests, limit, check
+        self._family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self._timer = Timer()
+        self._epoll = select.epoll()
+        self._epoll.register(self._timer.fd, select.EPOLLIN)
+        self._owner = owner
+        if owner is not None:
+            self._epoll.register(owner, HUNG_UP_ONLY)
+        self._connections: dict[int, _Connection] = {}
+        self._idle: list[_Connection] = []
+
+    def close(self) -> None:
+        """Hangs up."""
+        for connection in list(self._connections.values()):
+            self._forget(connection)
+        self._epoll.close()
+        self._timer.close()
+
+    def offer(self, record: Record, start_s: float) -> Sender:
+        """Sends the schedule of `record`, whose 0 is at `start_s` of time.perf_counter(); notes in it what comes."""
+        self._record, self._start_s = record, start_s
+        self._begun = self._finished = 0
+        self._most = len(self._connections)
         self._faults: Counter[str] = Counter()
+        with _no_garbage_collection():
+            cpu_s = time.process_time()
+            self._send_all()
+            self._await_the_last()
+            return Sender(self._most, dict(self._faults), time.process_time() - cpu_s)
 
-    async def run(self) -> None:
-        """Sends everything on time, and waits a little for the last answers."""
-        self._start_s = time.perf_counter() + LEAD_S
-        for number, due_s in enumerate(self._due_s):
-            ahead_s = self._start_s + due_s - time.perf_counter()
-            if ahead_s > 0:
-                await asyncio.sleep(ahead_s)
-            elif number % 32 == 0:
-                await asyncio.sleep(0)  # behind the schedule: answers are read all the same
-            self._begin(number)
-        give_up_s = time.perf_counter() + GRACE_S
-        while (self._busy or self._opening) and time.perf_counter() < give_up_s:
-            await asyncio.sleep(0.01)
+    def _send_all(self) -> None:
+        record, armed_s = self._record, 0.0
+        while self._begun < record.n:
+            next_s = self._start_s + record.due_s[self._begun]
+            if perf_counter() >= next_s:
+                self._turn(NO_WAIT)
+                continue
+            if next_s != armed_s:
+                self._timer.set(next_s)
+                armed_s = next_s
+            self._turn(ANY_TIME)
 
-    def offered(self) -> Offered:
-        """What became of them; hangs up on those that have not been answered."""
-        if self._busy:
-            self._faults[f"no answer within {GRACE_S:g} s of the last request"] = len(self._busy)
-        for connection in (*self._idle, *self._busy):
-            connection.close()
-        return Offered(
-            self._due_s,
-            self._late_s,
-            self._status.copy(),
-            self._latency_s.copy(),
-            self._has_retry_after.copy(),
-            self._most,
-            dict(self._faults),
-        )
+    def _await_the_last(self) -> None:
+        give_up_s = perf_counter() + GRACE_S
+        self._timer.set(give_up_s)
+        while self._finished < self._record.n and perf_counter() < give_up_s:
+            self._turn(ANY_TIME)
+        for connection in list(self._connections.values()):
+            if connection.number != NOTHING:
+                self._lose(connection, f"no answer within {GRACE_S:g} s of the last request")
 
-    def _begin(self, number: int) -> None:
-        self._late_s[number] = time.perf_counter() - self._start_s - self._due_s[number]
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_open:
-                self._send(number, connection)
-                return
-        if len(self._busy) + len(self._opening) < self._limit:
-            task = asyncio.create_task(self._open_and_send(number))
-            self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
-            self._status[number] = NO_ANSWER
+    def _turn(self, timeout: int) -> None:
+        """Reads what has come, and sends what is due before and between."""
+        ready = self._epoll.poll(timeout)
+        self._send_due()
+        for fd, events in ready:
+            connection = self._connections.get(fd)
+            if connection is not None:
+                if events & select.EPOLLIN:
+                    self._read(connection)
+                else:
+                    self._write(connection)
+                self._send_due()
+            elif fd == self._owner:
+                raise SystemExit("nobody is left who asked for this load")
 
-    async def _open_and_send(self, number: int) -> None:
-        try:
-            connection = await Connection.open(self._port)
-        except OSError as exc:
-            self._faults[str(exc)] += 1
-            return
-        self._send(number, connection)
+    def _send_due(self) -> None:
+        due_s, start_s, number = self._record.due_s, self._start_s, self._begun
+        last = min(number + BURST, self._record.n)
+        while number < last and (now_s := perf_counter() - start_s) >= due_s[number]:
+            self._begin(number, now_s)
+            number += 1
+        self._begun = number
 
-    def _send(self, number: int, connection: Connection) -> None:
-        self._busy.add(connection)
-        self._status[number] = NO_ANSWER
-        self._most = max(self._most, len(self._busy) + len(self._idle))
-        connection.send(self._requests[number % len(self._requests)], partial(self._done, number, connection))
-
-    def _done(self, number: int, connection: Connection, answer: Answer) -> None:
-        self._busy.discard(connection)
-        self._status[number] = answer.status
-        if answer.status:
-            self._latency_s[number] = answer.at_s - self._start_s - self._due_s[number]
-            self._has_retry_after[number] = answer.header(b"retry-after") is not None
+    def _begin(self, number: int, now_s: float) -> None:
+        """Turns to request `number`; `now_s` is from the schedule's 0, as everywhere here."""
+        record = self._record
+        record.late_s[number] = now_s - record.due_s[number]
+        record.counts[0] = number + 1
+        if self._idle:
+            self._send(self._idle.pop(), number, now_s)
+        elif len(self._connections) < self._limit:
+            self._open(number)
         else:
-            self._faults[answer.body.decode(errors="replace")] += 1
-        if connection.is_open:
+            self._finish(number, UNSENT)
+
+    def _open(self, number: int) -> None:
+        """A connection for request `number`, which goes out once it stands."""
+        try:
+            opened = socket.socket(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            error = opened.connect_ex(self._address)
+        except OSError as exc:
+            self._fail(number, str(exc))
+            return
+        connection = _Connection(opened, number)
+        self._connections[connection.fd] = connection
+        self._most = max(self._most, len(self._connections))
+        self._epoll.register(connection.fd, select.EPOLLOUT)
+        if error not in (0, errno.EINPROGRESS):
+            self._lose(connection, os.strerror(error))
+
+    def _send(self, connection: _Connection, number: int, now_s: float) -> None:
+        connection.number = number
+        self._record.sent_s[number] = now_s
+        self._push(connection, self._requests[self._record.place[number]])
+
+    def _push(self, connection: _Connection, data: bytes) -> None:
+        """Gives the socket as much as it takes; the rest goes out once it takes more."""
+        try:
+            n_taken = connection.send(data)
+        except OSError as exc:
+            self._lose(connection, f"the connection was lost: {exc}")
+            return
+        if n_taken < len(data):
+            self._epoll.modify(connection.fd, select.EPOLLIN | select.EPOLLOUT)
+        elif connection.rest:
+            self._epoll.modify(connection.fd, select.EPOLLIN)
+        connection.rest = data[n_taken:]
+
+    def _write(self, connection: _Connection) -> None:
+        if connection.rest is not None:
+            self._push(connection, connection.rest)
+            return
+        error = connection.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            self._lose(connection, os.strerror(error))
+            return
+        connection.rest = b""
+        self._epoll.modify(connection.fd, select.EPOLLIN)
+        self._send(connection, connection.number, perf_counter() - self._start_s)
+
+    def _read(self, connection: _Connection) -> None:
+        try:
+            data = connection.receive(READ_BYTES)
+            now_s = perf_counter() - self._start_s
+            answer = connection.feed(data) if data else None
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            self._lose(connection, f"the connection was lost: {exc}")
+            return
+        except NoAnswer as exc:
+            self._lose(connection, str(exc))
+            return
+        if connection.number == NOTHING or not data:
+            self._lose(connection, "the connection was closed before the answer")
+        elif answer is not None:
+            self._take(connection, answer, now_s)
+
+    def _take(self, connection: _Connection, answer: Received, now_s: float) -> None:
+        record, number, (status, head, body, closes) = self._record, connection.number, answer
+        record.latency_s[number] = now_s - record.due_s[number]
+        if status != 200:
+            self._note(number, status, head)
+        elif self._check and (why := self._check(record.place[number], body)):
+            record.is_wrong[number] = True
+            self._faults[why] += 1
+        self._finish(number, status)
+        connection.number = NOTHING
+        if closes or connection.rest:
+            self._forget(connection)
+        else:
             self._idle.append(connection)
+
+    def _note(self, number: int, status: int, head: bytes) -> None:
+        self._record.has_retry_after[number] = b"\r\nretry-after:" in head.lower()
+        if status not in REFUSALS:
+            self._faults[f"status {status}"] += 1
+
+    def _lose(self, connection: _Connection, why: str) -> None:
+        """Hangs up; the request in flight, if any, gets no answer."""
+        if connection.number == NOTHING:
+            self._idle.remove(connection)
+        else:
+            self._fail(connection.number, why)
+        self._forget(connection)
+
+    def _forget(self, connection: _Connection) -> None:
+        del self._connections[connection.fd]
+        connection.socket.close()
+
+    def _fail(self, number: int, why: str) -> None:
+        self._faults[why] += 1
+        self._finish(number, NO_ANSWER)
+
+    def _finish(self, number: int, status: int) -> None:
+        record, n = self._record, self._finished
+        record.status[number] = status
+        record.finished[n] = number
+        record.counts[1] = self._finished = n + 1
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A collection stops everything, for milliseconds; a schedule makes no cycles that it could find."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from causeway.operations import Done
 from causeway.runtime import MODEL_FILE, open_runtime
@@ -26,7 +19,6 @@ from causeway.state_file import Change
 from load_tests.bench import checks, report, summary, work
 from load_tests.bench.bench import Bench
 from load_tests.bench.checks import first_fault
-from load_tests.forest import POISON, Forest
 from load_tests.bench.goals import Goal
 from load_tests.bench.operator import Operator, after, operated
 from load_tests.bench.peers import CAUSEWAY, Peer
@@ -36,8 +28,8 @@ from load_tests.bench.run import Run, Usage
 from load_tests.bench.scenarios import NAMES, livez, one_row, shadow, two_workers
 from load_tests.bench.work import Model
 from load_tests.bench.wrk import Load
-from load_tests.open_loop import generator
-from load_tests.open_loop.client import Answer, request
+from load_tests.forest import POISON, Forest
+from load_tests.open_loop.client import Answer
 from tests.conftest import ROOT, environment
 
 needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed: apt-get install wrk")
@@ -208,72 +200,6 @@ async def answer(sums):
         told = shadow.moderate(bench, server, model.work(1), np.arange(0.0, 0.2, 0.02), is_shadowed=True)
     assert told.unanswered == 7
     assert told.p50_ms == told.p99_ms == np.inf
-
-
-STALL_S = 0.4
-
-
-class Stalls(BaseHTTPRequestHandler):
-    """Answers at once, but for `STALL_S` after the first request nobody."""
-
-    protocol_version = "HTTP/1.1"
-    over_s = 0.0
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        Stalls.over_s = Stalls.over_s or time.monotonic() + STALL_S
-        time.sleep(max(0.0, Stalls.over_s - time.monotonic()))
-        self.send_response(200)
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
-
-
-@pytest.fixture
-def stalling_port() -> Iterator[int]:
-    """The port of a server that stalls once."""
-    Stalls.over_s = 0.0
-    with ThreadingHTTPServer(("127.0.0.1", 0), Stalls) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
-
-
-def test_in_an_open_loop_a_stall_shows_in_every_request_that_was_due_meanwhile(stalling_port: int) -> None:
-    due_s = np.arange(0.0, 0.6, 0.02)
-    offered = asyncio.run(generator.offer(stalling_port, [request(b"{}")], due_s, connections=100))
-    assert (offered.status == 200).all()
-    stalled = due_s < STALL_S - 0.1
-    assert (offered.latency_s[stalled] >= STALL_S - due_s[stalled] - 0.02).all()
-    assert offered.connections > 5
-
-
-def test_an_open_loop_without_a_free_connection_says_what_was_not_sent(stalling_port: int) -> None:
-    due_s = np.arange(0.0, 0.2, 0.02)
-    offered = asyncio.run(generator.offer(stalling_port, [request(b"{}")], due_s, connections=3))
-    assert offered.status.tolist() == [200] * 3 + [generator.NOT_SENT] * 7
-
-
-def test_an_open_loop_counts_answers_that_never_came(stalling_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generator, "GRACE_S", 0.05)
-    offered = asyncio.run(generator.offer(stalling_port, [request(b"{}")], np.array([0.0]), connections=1))
-    assert offered.status.tolist() == [generator.NO_ANSWER]
-    assert np.isnan(offered.latency_s).all()
-
-
-@given(rate=st.floats(1, 5_000), seconds=st.floats(0.1, 10), seed=st.integers(0, 2**32 - 1))
-def test_arrivals_are_sorted_inside_the_schedule_and_as_many_as_the_rate_says(
-    rate: float, seconds: float, seed: int
-) -> None:
-    due_s = generator.poisson(rate, seconds, np.random.default_rng(seed))
-    assert (np.diff(due_s) >= 0).all()
-    assert ((due_s >= 0) & (due_s < seconds)).all()
-    assert abs(len(due_s) - rate * seconds) <= 8 * (rate * seconds) ** 0.5 + 8
 
 
 def usage(server: float, generator: float, *, are_apart: bool = True, cpu: float = 0.0) -> Usage:

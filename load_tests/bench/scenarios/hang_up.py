@@ -88,7 +88,7 @@ def _hang_up(bench: Bench, server: Server, work: Work, number: int) -> HungUp:
     begun_s = machine.cpu_s(server.pids)
     waited = asyncio.run(_wait_for_answers(server.port, requests))
     bench.settle(QUIET_AFTER_S)
-    waited_s, series = machine.cpu_s(server.pids), metrics.series(server.port)
+    waited_s, series = machine.cpu_s(server.pids), metrics.series(server.url)
     hung_up_at = asyncio.run(_send_and_close(server.port, requests))
     answer = client.ask(server.port, requests[0], timeout_s=QUIET_AFTER_S)
     is_quiet = bench.settle(QUIET_AFTER_S)
@@ -101,7 +101,7 @@ def _hang_up(bench: Bench, server: Server, work: Work, number: int) -> HungUp:
         next_status=answer.status,
         is_quiet=is_quiet,
         held=machine.held(server.pids),
-        counters=metrics.growth(series, metrics.series(server.port)),
+        counters=metrics.growth(series, metrics.series(server.url)),
     )
     bench.say(f"hang_up {number}: CPU {result.hung_up_over_waited:.2f} of that for those who waited")
     return result

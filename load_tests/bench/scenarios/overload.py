@@ -7,14 +7,14 @@ and came before the deadline.
 
 from __future__ import annotations
 
-import asyncio
-import time
+import threading
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import uvloop
 from numpy.typing import NDArray
 
 from load_tests import machine
@@ -24,12 +24,13 @@ from load_tests.bench.peers import CAUSEWAY
 from load_tests.bench.run import Run
 from load_tests.bench.serving import Server
 from load_tests.bench.work import Work
-from load_tests.open_loop import generator
+from load_tests.open_loop import arrivals, generator
 from load_tests.open_loop.client import request
-from load_tests.open_loop.generator import NO_ANSWER, NOT_SENT, Offered
+from load_tests.open_loop.offered import Offered
+from load_tests.open_loop.record import NO_ANSWER, UNSENT
 
 MEMORY_EVERY_S = 0.5
-NAMES = {NO_ANSWER: "none", NOT_SENT: "not_sent"}
+NAMES = {NO_ANSWER: "none", UNSENT: "not_sent"}
 
 
 @dataclass(frozen=True)
@@ -90,22 +91,10 @@ def _overload(bench: Bench, server: Server, work: Work, closed: Run) -> Overload
     plan = bench.plan
     requests = [request(body, {"X-Timeout-Ms": f"{plan.deadline_ms:g}"}) for body in work.bodies]
     rate_per_s = plan.overload_factor * closed.requests_per_s
-    due_s = generator.poisson(rate_per_s, plan.warm_up_s + plan.overload_s, bench.rng)
-    memory_mb: list[float] = []
-    pids = server.pids
-
-    async def watch_memory() -> None:
-        await asyncio.sleep(plan.warm_up_s)
-        while True:
-            memory_mb.append(machine.resident_mb(pids))
-            await asyncio.sleep(MEMORY_EVERY_S)
-
-    with bench.watch(server) as watch, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        own_s = time.process_time()
-        offered = runner.run(
-            generator.offer(server.port, requests, due_s, connections=plan.overload_connections, beside=watch_memory)
-        )
-        watch.generator_cpu_s = time.process_time() - own_s
+    due_s = arrivals.poisson(rate_per_s, plan.warm_up_s + plan.overload_s, bench.rng)
+    with bench.watch(server) as watch, _memory_mb(server.pids, plan.warm_up_s) as memory_mb:
+        offered = generator.offer(server.port, requests, due_s, connections=plan.overload_connections)
+        watch.generator_cpu_s = sum(offered.cpu_s)
     quarter = max(1, len(memory_mb) // 4)
     return _told(
         offered,
@@ -117,6 +106,27 @@ def _overload(bench: Bench, server: Server, work: Work, closed: Run) -> Overload
         memory_growth_mb=float(np.mean(memory_mb[-quarter:]) - np.mean(memory_mb[:quarter])),
         bound_by=watch.usage.bound_by(CAUSEWAY.workers),
     )
+
+
+@contextmanager
+def _memory_mb(pids: Iterable[int], after_s: float) -> Iterator[list[float]]:
+    """Resident memory of processes every now and then, from `after_s` on until the end."""
+    seen: list[float] = []
+    is_over = threading.Event()
+
+    def watch() -> None:
+        wait_s = after_s
+        while not is_over.wait(wait_s):
+            seen.append(machine.resident_mb(pids))
+            wait_s = MEMORY_EVERY_S
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def _told(

@@ -37,9 +37,9 @@ def run(bench: Bench) -> dict[str, Any]:
     work = model.work(1)
     told: dict[str, Any] = {}
     for server in bench.serve([CAUSEWAY], model, work):
-        before = metrics.series(server.port)
+        before = metrics.series(server.url)
         callers = asyncio.run(_groups(bench, server, work))
-        after = metrics.series(server.port)
+        after = metrics.series(server.url)
         told = {
             "groups": bench.plan.poison_groups,
             "innocent": len(callers.faults),

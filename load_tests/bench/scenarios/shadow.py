@@ -6,15 +6,12 @@ answered, with the same arrivals without the shadow and with it.
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import uvloop
 from numpy.typing import NDArray
 
 from load_tests import metrics
@@ -25,7 +22,7 @@ from load_tests.bench.peers import CAUSEWAY
 from load_tests.bench.run import Run
 from load_tests.bench.serving import Server
 from load_tests.bench.work import Work
-from load_tests.open_loop import generator
+from load_tests.open_loop import arrivals, generator
 from load_tests.open_loop.client import request
 
 SHADOWED = "causeway_shadowed"
@@ -75,7 +72,7 @@ def run(bench: Bench) -> dict[str, Any]:
                 else:
                     closed.append(here)
                     capacity_per_s = here.requests_per_s
-            due_s = generator.poisson(plan.shadow_factor * capacity_per_s, plan.shadow_s, bench.rng)
+            due_s = arrivals.poisson(plan.shadow_factor * capacity_per_s, plan.shadow_s, bench.rng)
             opened.append({})
             for is_shadowed in reversed(order):
                 operator.shadow(is_on=is_shadowed)
@@ -102,10 +99,9 @@ def moderate(bench: Bench, server: Server, work: Work, due_s: NDArray[np.float64
     """Requests that are due at `due_s`, from now on."""
     bench.settle()
     requests = [request(body) for body in work.bodies]
-    with bench.watch(server) as watch, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        own_s = time.process_time()
-        offered = runner.run(generator.offer(server.port, requests, due_s, connections=CONNECTIONS))
-        watch.generator_cpu_s = time.process_time() - own_s
+    with bench.watch(server) as watch:
+        offered = generator.offer(server.port, requests, due_s, connections=CONNECTIONS)
+        watch.generator_cpu_s = sum(offered.cpu_s)
     is_answered = offered.status == 200
     latency_ms = np.where(is_answered, offered.latency_s * 1000, np.inf)
     p50_ms, p99_ms = np.percentile(latency_ms, (50, 99), method="higher").tolist()
@@ -130,7 +126,7 @@ def _over(opened: Sequence[dict[bool, Moderate]], figure: str) -> summary.Spread
 
 def _rows(server: Server) -> Counter[str]:
     """Rows that were offered to the shadow since the server was started, by what became of them."""
-    series = metrics.series(server.port)
+    series = metrics.series(server.url)
     rows = {name: value for name, value in series.items() if name.startswith("causeway_shadow_rows_total{")}
     return Counter(
         {result: sum(int(n) for name, n in rows.items() if f'result="{result}"' in name) for result in RESULTS}

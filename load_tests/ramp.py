@@ -1,0 +1,74 @@
+"""A ramp: stages of rising rates, given ones or those that a search for the tipping point asks for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from load_tests.conductor import Conductor, Found
+from load_tests.objective import Objective
+from load_tests.stage import Stage
+from load_tests.verdict import generator_fault
+
+FIRST_RATE = 50.0
+"""Requests a second with which a search begins; a server that does not stand them is offered less."""
+
+PRECISION, LEAST_STEP = 0.05, 1.0
+"""The rate that is sustained and the one that tips over are this near in the end: as a share of the latter, or so many
+requests a second."""
+
+BEYOND = (1.5, 2.0)
+"""Times the tipping rate, that are offered in the end: whether the server degrades gracefully."""
+
+MOST_RATE = 1e6
+"""No search goes further."""
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """Rates, one stage each; `repeats` times."""
+
+    rates: tuple[float, ...] | None
+    """Requests a second; None: `search` chooses them."""
+    stage_s: float
+    warm_up_s: float
+    repeats: int
+
+    def run(self, conductor: Conductor, found: Found) -> None:
+        """Each repeat is a whole ramp."""
+
+        def measure(rate: float) -> Stage:
+            return conductor.stage(rate, seconds=self.stage_s, warm_up_s=self.warm_up_s)
+
+        for _ in range(self.repeats):
+            found.repeats.append([])
+            # An interrupt leaves the stages before it.
+            found.repeats[-1].extend(map(measure, self.rates) if self.rates else search(measure, conductor.objective))
+
+
+def search(measure: Callable[[float], Stage], objective: Objective) -> Iterator[Stage]:
+    """Doubles the rate until the objective fails, halves what is between, and then goes beyond.
+
+    A rate that fails is offered once more, and has failed where it fails again: on a shared machine a stage may be
+    disturbed. Both stages are yielded. Ends where the generator was the limit: more would say nothing of the server.
+    """
+    met, failed = 0.0, math.inf
+    while _are_apart(met, failed):
+        rate = (met + failed) / 2 if failed < math.inf else 2 * met or FIRST_RATE
+        yield (stage := measure(rate))
+        if not stage.meets(objective):
+            yield (stage := measure(rate))
+        if stage.meets(objective):
+            met = rate
+        elif generator_fault(stage, objective):
+            return
+        else:
+            failed = rate
+    if failed < math.inf:
+        yield from (measure(times * failed) for times in BEYOND)
+
+
+def _are_apart(met: float, failed: float) -> bool:
+    """Whether it is worth looking between the two, or above the first where nothing has failed."""
+    return met < MOST_RATE if failed == math.inf else failed - met > max(PRECISION * failed, LEAST_STEP)

@@ -1,0 +1,242 @@
+"""What the stages of a ramp say: the rate that is sustained, the rate at which it tips over, and because of what."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from load_tests.objective import Objective
+from load_tests.result import Repeat
+from load_tests.stage import Stage
+
+FULL = 0.9
+"""A process that used this much of a core, and a machine that used this share of its cores, had nothing to spare."""
+
+LATE_SHARE = 0.1
+"""Of the objective's p99: a generator that is later than this, at its own p99, measures itself."""
+
+AGREEMENT = 0.1
+"""Of the median: repeats that are no further apart agree."""
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """Some values in short."""
+
+    median: float
+    least: float
+    most: float
+    n: int
+
+    @property
+    def share(self) -> float:
+        """From the least to the most, over the median; 0 where they are the same."""
+        return (self.most - self.least) / self.median if self.most > self.least else 0.0
+
+
+def spread(values: Iterable[float | None]) -> Spread | None:
+    """Of those that are not None; None of none."""
+    known = [value for value in values if value is not None]
+    return Spread(statistics.median(known), min(known), max(known), len(known)) if known else None
+
+
+def judge(stages: Sequence[Stage], objective: Objective) -> Repeat:
+    """A ramp and its verdict, from its stages in the order in which they were offered.
+
+    Where the generator was the limit there is no capacity figure: both rates are None.
+    """
+    tipping = tipping_rate(stages, objective)
+    if tipping is None:
+        why = "every rate met the objective" if stages else "nothing was measured"
+        return Repeat(list(stages), sustained_rate(stages, objective), None, why, "none")
+    last = [stage for stage in stages if stage.rate == tipping][-1]
+    if fault := generator_fault(last, objective):
+        why = f"at {number(tipping)} requests/s the generator has nothing left: {fault}"
+        return Repeat(list(stages), None, None, why, "generator")
+    limit, words = _limit(last)
+    why = f"{_miss(last, objective)}: {words}"
+    return Repeat(list(stages), sustained_rate(stages, objective), tipping, why, limit)
+
+
+def tipping_rate(stages: Sequence[Stage], objective: Objective) -> float | None:
+    """Lowest rate in requests a second that failed, for whatever reason; None where none did.
+
+    A rate failed when no stage at it met the objective: one that is offered again and then meets it was disturbed.
+    """
+    met = {stage.rate for stage in stages if stage.meets(objective)}
+    return min((stage.rate for stage in stages if stage.rate not in met), default=None)
+
+
+def sustained_rate(stages: Sequence[Stage], objective: Objective) -> float | None:
+    """Highest rate in requests a second that met the objective, as every lower one did; None where none did."""
+    tipping = tipping_rate(stages, objective)
+    return max((stage.rate for stage in stages if tipping is None or stage.rate < tipping), default=None)
+
+
+def generator_fault(stage: Stage, objective: Objective) -> str | None:
+    """Why the generator was the limit of a stage, as a clause; None where it was not.
+
+    Requests without a connection are its fault only where it has fewer of them than a server that just keeps to the
+    objective needs (Little's law), and the server has time left.
+    """
+    usage = stage.usage
+    if usage.busiest_generator >= FULL:
+        return f"its busiest process uses {_cores(usage.busiest_generator)}"
+    if stage.late_p99_ms > LATE_SHARE * objective.p99_ms:
+        return f"it turns to requests {number(stage.late_p99_ms)} ms late (p99)"
+    needed = stage.rate * objective.p99_ms / 1e3
+    if stage.unsent and stage.connections < needed and (usage.busiest_server_process or 0.0) < FULL:
+        return f"{_share(stage.unsent, stage)} of the requests find none of its {stage.connections} connections free"
+    return None
+
+
+def is_generator_limited(repeats: Iterable[Repeat]) -> bool:
+    """Whether the generator was the limit in any repeat."""
+    return any(repeat.limit == "generator" for repeat in repeats)
+
+
+def degradation(repeat: Repeat, objective: Objective, times: float) -> float | None:
+    """Goodput at so many times the tipping rate, over the peak goodput; between two rates it is interpolated.
+
+    None where nothing tipped over, so much was not offered, or the generator was the limit there.
+    """
+    if repeat.tipping_rate is None:
+        return None
+    rate = times * repeat.tipping_rate
+    goodput = by_rate((s.rate, s.goodput) for s in repeat.stages if not generator_fault(s, objective))
+    peak = max((stage.goodput for stage in repeat.stages), default=0.0)
+    reached = at_rate(goodput, rate)
+    return reached / peak if reached is not None and peak else None
+
+
+def by_rate(values: Iterable[tuple[float, float]]) -> dict[float, float]:
+    """The mean of the values at each rate, by ascending rate."""
+    found: dict[float, list[float]] = {}
+    for rate, value in sorted(values):
+        found.setdefault(rate, []).append(value)
+    return {rate: statistics.fmean(several) for rate, several in found.items()}
+
+
+def at_rate(values: dict[float, float], rate: float) -> float | None:
+    """Interpolated linearly between the values of `by_rate`; None outside their rates."""
+    if not values or not min(values) <= rate <= max(values):
+        return None
+    return float(np.interp(rate, list(values), list(values.values())))
+
+
+def sentence(repeats: Sequence[Repeat], objective: Objective) -> str:
+    """What a person wants to know, by the repeat whose sustained rate is the median.
+
+    Rates are of predictions (rows), and of requests as well where a request has several rows.
+    """
+    repeats = [repeat for repeat in repeats if repeat.stages]
+    if not repeats:
+        return "Nothing was measured."
+    limited = [repeat for repeat in repeats if repeat.limit == "generator"]
+    if limited:
+        return f"No capacity figure: {limited[0].why}."
+    median = median_repeat(repeats)
+    return " ".join(filter(None, [_verdict(median, objective), _agreement(repeats)]))
+
+
+def median_repeat(repeats: Sequence[Repeat]) -> Repeat:
+    """The one with the median sustained rate; of an even number, the lower of the two."""
+    return sorted(repeats, key=_sustained)[(len(repeats) - 1) // 2]
+
+
+def number(value: float) -> str:
+    """Three significant digits, in groups of three: `14 200`, `3.1`, `0.412`."""
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}".replace(",", " ") if rounded >= 100 else f"{rounded:g}"
+
+
+def _verdict(repeat: Repeat, objective: Objective) -> str:
+    if repeat.sustained_rate is None:
+        assert repeat.tipping_rate is not None
+        lowest = _rate(repeat, repeat.tipping_rate)
+        return f"Does not keep to {objective} at any rate: at {lowest}, the lowest, {repeat.why}."
+    at = f"{_rate(repeat, repeat.sustained_rate)} with {objective} (generator at {_generator(repeat)} of a core)"
+    if repeat.tipping_rate is None:
+        return f"Sustains at least {at}; {repeat.why}."
+    tipping = number(repeat.tipping_rate * _rows(repeat))
+    return f"Sustains {at}; tips over at {tipping}/s because {repeat.why}."
+
+
+def _rate(repeat: Repeat, rate: float) -> str:
+    rows = _rows(repeat)
+    requests = f" ({number(rate)} requests/s)" if rows != 1 else ""
+    return f"{number(rate * rows)} predictions/s{requests}"
+
+
+def _rows(repeat: Repeat) -> float:
+    """In a request on average, which is that of the users' mix at every rate."""
+    return statistics.fmean(stage.rows for stage in repeat.stages)
+
+
+def _generator(repeat: Repeat) -> str:
+    """What the busiest of its processes used at the sustained rate."""
+    at = [stage.usage.busiest_generator for stage in repeat.stages if stage.rate == repeat.sustained_rate]
+    return f"{100 * max(at):.0f} %"
+
+
+def _agreement(repeats: Sequence[Repeat]) -> str:
+    rates = spread(_sustained(repeat) * _rows(repeat) for repeat in repeats)
+    assert rates
+    if rates.n == 1:
+        return ""
+    if rates.most - rates.least <= AGREEMENT * rates.median:
+        return f"Median of {rates.n} repeats, which agree within {number(100 * rates.share)} %."
+    apart = f"{number(100 * rates.share)} % apart" if rates.median else "far apart"
+    return f"Median of {rates.n} repeats, which are {apart}: {number(rates.least)} to {number(rates.most)}."
+
+
+def _sustained(repeat: Repeat) -> float:
+    return repeat.sustained_rate or 0.0
+
+
+def _miss(stage: Stage, objective: Objective) -> str:
+    """The part of the objective that was not kept, or both."""
+    missed = []
+    if stage.latency is not None and stage.latency.p99_ms > objective.p99_ms:
+        missed.append(f"p99 is {number(stage.latency.p99_ms)} ms")
+    if stage.errors > objective.errors or stage.latency is None:
+        missed.append(_errors(stage))
+    return " and ".join(missed)
+
+
+def _errors(stage: Stage) -> str:
+    """The most frequent way in which requests got no right answer, with the code or the fault that was seen most."""
+    ways: list[tuple[int, str, Mapping[str, float]]] = [
+        (stage.refused, "are refused", stage.server_side.refusals),
+        (stage.failed, "fail", stage.faults),
+        (stage.wrong, "get a wrong answer", stage.faults),
+        (stage.unsent, "find no connection", {}),
+    ]
+    n, way, seen = max(ways, key=lambda each: each[0])
+    most = max(seen, key=lambda name: seen[name], default=None)
+    example = f" ({most} {seen[most]:.0f})" if most else ""
+    return f"{_share(n, stage)} of the requests {way}{example}"
+
+
+def _share(n: int, stage: Stage) -> str:
+    return f"{number(100 * n / max(stage.due, 1))} %"
+
+
+def _limit(stage: Stage) -> tuple[str, str]:
+    """`Repeat.limit` of a stage that the generator did not limit, and what says so."""
+    usage = stage.usage
+    busiest = usage.busiest_server_process
+    if busiest is not None and busiest >= FULL:
+        return "server", f"the server's busiest process uses {_cores(busiest)}"
+    if usage.machine >= FULL:
+        gets = f", the server's busiest process with {_cores(busiest)}" if busiest is not None else ""
+        return "machine", f"the machine's cores are busy for {100 * usage.machine:.0f} % of the time{gets}"
+    if busiest is None:
+        return "latency", "the generator has time left, and the server's CPU cannot be seen from here"
+    return "latency", f"not for want of CPU, the server's busiest process uses {_cores(busiest)}"
+
+
+def _cores(used: float) -> str:
+    return f"{used:.2f} of a core" if used <= 1 else f"{used:.2f} cores"
