@@ -11,7 +11,7 @@ from tests.conftest import HOME, ROOT, environment
 
 LAYERS = [
     {"console", "errors", "tag"},
-    {"settings", "contract", "cost", "logs", "state", "tracing"},
+    {"contract", "cost", "door", "logs", "settings", "state", "tracing"},
     {"batching", "cache", "codec", "drift", "quality", "roll_call", "routing", "runtime", "state_file", "store"},
     {"admission", "decoding", "version"},
     {"monitoring", "shadow", "variant"},
