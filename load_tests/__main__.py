@@ -50,7 +50,12 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--arrivals", type=click.Choice(("poisson", "constant")), default="poisson", help="How requests come.")
 @click.option("--mix", default=MIX, help="Shares of kinds of users: one, many, bulk.")
 @click.option("--rows", type=POSITIVE, default=MANY_ROWS, help="In the requests of many and bulk.")
-@click.option("--deadline", type=MILLISECONDS, help="How long callers wait (X-Timeout-Ms).")
+@click.option(
+    "--deadline",
+    type=Read("duration", options.deadline),
+    show_default="0.9 of --p99",
+    help="How long callers wait (X-Timeout-Ms); none: as long as the server chooses.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0)
 @click.option("--generators", type=POSITIVE, default=1, help="Processes that send.")
 @click.option("--connections", type=POSITIVE, default=2048, help="Most that are open at once.")
@@ -94,7 +99,7 @@ def _asked(given: dict[str, Any], out: Path) -> LoadTest:
             seed=given["seed"],
             generators=given["generators"],
             connections=given["connections"],
-            deadline_ms=given["deadline"],
+            deadline_ms=options.deadline_ms(given["deadline"], given["p99"]),
         ),
         shape=options.shape(given),
         objective=Objective(given["p99"], given["errors"]),
@@ -116,9 +121,19 @@ def _compare(files: Sequence[Path], out: Path, console: Console) -> None:
     if len(files) < 2:
         raise click.UsageError("--compare needs two result.json or more.")
     results = [_loaded(file) for file in files]
+    results = _told_apart(results, files)
     comparison = compare(results)
     _say_where(report.write_comparison(results, comparison, out), console)
     report.terminal_comparison(comparison, console)
+
+
+def _told_apart(results: Sequence[Result], files: Sequence[Path]) -> list[Result]:
+    """With their files in the names where two have the same."""
+    names = [result.name for result in results]
+    return [
+        msgspec.structs.replace(result, name=f"{result.name} ({file})") if names.count(result.name) > 1 else result
+        for result, file in zip(results, files, strict=True)
+    ]
 
 
 def _loaded(file: Path) -> Result:

@@ -12,6 +12,7 @@ import click
 
 from causeway.errors import InvalidSetting
 from causeway.settings import PREFIX, Settings
+from load_tests.objective import milliseconds
 from load_tests.open_loop import client
 from load_tests.ramp import Ramp
 from load_tests.soak import Soak
@@ -24,6 +25,11 @@ AUTO = "auto"
 
 LEAST_S = 0.5
 """Shortest part of a test that counts: processors' clocks count in hundredths of a second."""
+
+NO_DEADLINE = "none"
+
+ANSWERED = 0.9
+"""Of the objective's p99, how long callers wait unless told otherwise: the rest is for the way there and back."""
 
 _UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _OWN = {"MODEL": "--model", "WORKERS": "--workers", "STATE_FILE": "nothing: it has one of its own"}
@@ -94,6 +100,17 @@ def rate(text: str) -> float:
     if not 0 < value < math.inf:
         raise ValueError(f"{text.strip()!r} is no rate in requests a second, such as 200 (of a ramp, also: {AUTO})")
     return value
+
+
+def deadline(text: str) -> float:
+    """`90ms` in milliseconds; infinity for `none`. Raises `ValueError`."""
+    return math.inf if text == NO_DEADLINE else milliseconds(text)
+
+
+def deadline_ms(given: float | None, p99_ms: float) -> float | None:
+    """X-Timeout-Ms of every request, if any: what was asked for, or else what leaves room for the objective."""
+    given = ANSWERED * p99_ms if given is None else given
+    return given if given < math.inf else None
 
 
 def url(text: str) -> str:

@@ -11,12 +11,15 @@ from load_tests.objective import Objective
 from load_tests.stage import Stage
 from load_tests.verdict import generator_fault
 
-FIRST_RATE = 50.0
+FIRST_RATE = 100.0
 """Requests a second with which a search begins; a server that does not stand them is offered less."""
 
 PRECISION, LEAST_STEP = 0.05, 1.0
 """The rate that is sustained and the one that tips over are this near in the end: as a share of the latter, or so many
 requests a second."""
+
+BELOW = (0.3, 0.45, 0.6, 0.75)
+"""Times the tipping rate, offered once it is known: models are fitted to them, and curves need points there."""
 
 BEYOND = (1.5, 2.0)
 """Times the tipping rate, that are offered in the end: whether the server degrades gracefully."""
@@ -48,7 +51,7 @@ class Ramp:
 
 
 def search(measure: Callable[[float], Stage], objective: Objective) -> Iterator[Stage]:
-    """Doubles the rate until the objective fails, halves what is between, and then goes beyond.
+    """Doubles the rate until the objective fails, halves what is between, and then goes below and beyond.
 
     A rate that fails is offered once more, and has failed where it fails again: on a shared machine a stage may be
     disturbed. Both stages are yielded. Ends where the generator was the limit: more would say nothing of the server.
@@ -66,7 +69,7 @@ def search(measure: Callable[[float], Stage], objective: Objective) -> Iterator[
         else:
             failed = rate
     if failed < math.inf:
-        yield from (measure(times * failed) for times in BEYOND)
+        yield from (measure(times * failed) for times in (*BELOW, *BEYOND))
 
 
 def _are_apart(met: float, failed: float) -> bool:

@@ -158,11 +158,12 @@ def _judged(found: Found, objective: Objective) -> dict[str, Any]:
     """What a ramp says."""
     repeats = [verdict.judge(stages, objective) for stages in found.repeats if stages]
     tipping = verdict.spread(repeat.tipping_rate for repeat in repeats)
+    is_limited = verdict.is_generator_limited(repeats)  # a prediction would be a capacity figure too
     return {
         "repeats": repeats,
         "says": verdict.sentence(repeats, objective),
-        "is_generator_limited": verdict.is_generator_limited(repeats),
-        "fits": scaling.fits(found.stages, objective, tipping.median if tipping else None),
+        "is_generator_limited": is_limited,
+        "fits": [] if is_limited else scaling.fits(found.stages, objective, tipping.median if tipping else None),
     }
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from load_tests import verdict
-from load_tests.ramp import BEYOND, LEAST_STEP, PRECISION, search
+from load_tests.ramp import BELOW, BEYOND, LEAST_STEP, PRECISION, search
 from load_tests.stage import Stage
 from tests.load_tests.stages import OBJECTIVE, stage, usage
 
@@ -30,23 +30,23 @@ def test_the_tipping_point_is_found_within_its_precision(capacity: float) -> Non
     assert tipping is not None
     assert sustained <= capacity < tipping
     assert tipping - sustained <= max(PRECISION * tipping, LEAST_STEP)
-    assert [stage.rate for stage in stages[-2:]] == [times * tipping for times in BEYOND]
+    assert [stage.rate for stage in stages[-6:]] == [times * tipping for times in (*BELOW, *BEYOND)]
     assert len(stages) < 40
 
 
 def test_a_rate_is_offered_in_doubles_then_halfway_and_twice_where_it_fails() -> None:
-    assert rates(server(150))[:7] == [50, 100, 200, 200, 150, 175, 175]
+    assert rates(server(150))[:6] == [100, 200, 200, 150, 175, 175]
 
 
 def test_a_stage_that_was_disturbed_is_offered_once_more_and_does_not_end_the_search() -> None:
-    disturbed = iter([stage(50, p99_ms=900)])
+    disturbed = iter([stage(100, p99_ms=900)])
     found = list(search(lambda rate: next(disturbed, None) or server(800)(rate), OBJECTIVE))
-    assert [stage.rate for stage in found][:4] == [50, 50, 100, 200]
+    assert [stage.rate for stage in found][:4] == [100, 100, 200, 400]
     assert verdict.judge(found, OBJECTIVE).tipping_rate == pytest.approx(800, rel=PRECISION)
 
 
 def test_a_search_ends_where_the_generator_is_the_limit() -> None:
-    assert rates(server(70, usage=usage(generator=0.97))) == [50, 100, 100]
+    assert rates(server(150, usage=usage(generator=0.97))) == [100, 200, 200]
 
 
 def test_a_search_ends_with_a_server_that_bears_nothing_and_with_one_that_bears_everything() -> None:
