@@ -249,13 +249,13 @@ class Batcher:
             self._thread = None
 
     @property
-    def _runs_on_loop(self) -> bool:
+    def runs_on_loop(self) -> bool:
         # With as much time left for rows as a call costs beside them: else batches would be small for no reason.
         return self.cost.fixed_s + self.cost.seconds(1) < LOOP_BUDGET_S
 
     @property
     def _budget_s(self) -> float:
-        return LOOP_BUDGET_S if self._runs_on_loop else max(THREAD_BUDGET_S, DEAR_ROWS * self.cost.seconds(1))
+        return LOOP_BUDGET_S if self.runs_on_loop else max(THREAD_BUDGET_S, DEAR_ROWS * self.cost.seconds(1))
 
     def _next(self, reason: str) -> None:
         """Takes a batch and computes it here, or begins to in the thread."""
@@ -265,7 +265,7 @@ class Batcher:
             return
         loop = asyncio.get_running_loop()
         compute = self._outcomes
-        if self._runs_on_loop:
+        if self.runs_on_loop:
             outcomes = self._at_once(batch.parts)
             if outcomes is not None:
                 self._done(batch, outcomes, self._clock())
@@ -283,7 +283,7 @@ class Batcher:
         batch, self._in_thread = self._in_thread, None
         assert batch is not None
         ended = self._clock()
-        stays_in_thread = not self._runs_on_loop
+        stays_in_thread = not self.runs_on_loop
         if stays_in_thread:
             self._next(DRAINED)  # the engine goes on while answers are written
         self._done(batch, computing.result(), ended)

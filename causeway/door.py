@@ -2,7 +2,8 @@
 
 With a cheap model, reading a request and writing an answer is most of the work, and a refusal costs as much as an
 answer: refusing the surplus at once would leave no time to answer anybody, and in the order of arrival everybody would
-be answered too late. Whoever has not been let in by its deadline is refused then, a few at a time.
+be answered too late. So the surplus waits, and whoever has not been let in by its deadline is refused later, a few at a
+time, until the crowd is gone. A request holds nothing here but itself; its client may hang up.
 
 Source: Maurer, Fail at Scale (ACM Queue 13(8), 2015), adaptive LIFO.
 """
@@ -16,27 +17,40 @@ import time
 
 from causeway import errors
 
-INSIDE = 256
-"""Requests that are worked on at once: more would only wait for each other, outside of the processor's caches."""
+INSIDE = (16, 256)
+"""Requests that are worked on at once, at least and at most."""
+
+INSIDE_S = 0.02
+"""How long they may take, on average: there are fewer of them where they take longer."""
+
+LEARN = 0.05
+"""Weight of the newest in that average."""
 
 SWEEP_S = 0.01
 """How often it is looked whose time has run out."""
 
-REFUSED_AT_ONCE = 16
-"""Refusals in each of these looks while the door is closed: a tenth of the time, about."""
+REFUSED_AT_ONCE = (2, 8)
+"""Refusals in each of these looks while others come and wait, and where nobody has had to for `CALM_S`. A refusal costs
+as much as an answer, and frees a connection for the next request."""
+
+CALM_S = 0.1
 
 
 class Door:
     """In front of the work that is done on the event loop, to which all methods belong."""
 
-    def __init__(self, inside: int = INSIDE) -> None:
-        self._limit = inside
+    def __init__(self, inside: tuple[int, int] = INSIDE) -> None:
+        self._least, self._most = inside
+        self._limit = float(self._most)
         self._inside = 0
+        self._takes_s = 0.0
+        self._crowded_at = float("-inf")
         self._newest_last: list[tuple[float, asyncio.Future[None]]] = []
         self._by_deadline: list[tuple[float, int, float, asyncio.Future[None]]] = []
         """A heap: deadline, a number that no other has, timeout_ms, and what is set when its time has come or gone."""
         self._numbers = itertools.count()
         self._is_sweeping = False
+        self._is_letting_in = False
 
     @property
     def is_open(self) -> bool:
@@ -52,6 +66,7 @@ class Door:
 
         Raises `Overloaded` after `deadline` (`time.perf_counter`), of a request that is allowed `timeout_ms`.
         """
+        self._crowded_at = time.perf_counter()
         let_in = asyncio.get_running_loop().create_future()
         self._newest_last.append((deadline, let_in))
         heapq.heappush(self._by_deadline, (deadline, next(self._numbers), timeout_ms, let_in))
@@ -59,19 +74,32 @@ class Door:
         try:
             await let_in
         except asyncio.CancelledError:
-            if not let_in.cancelled():  # it was let in meanwhile
-                self.leave()
+            if not let_in.cancelled() and let_in.exception() is None:  # it was let in meanwhile
+                self.leave(0.0)
             raise
 
-    def leave(self) -> None:
-        """Lets the newest in whose time has not run out."""
-        now = time.perf_counter()
-        while self._newest_last:
-            deadline, let_in = self._newest_last.pop()
-            if deadline > now and not let_in.done():
-                let_in.set_result(None)
-                return
+    def leave(self, took_s: float) -> None:
+        """Makes room after so long: for those that have come by now and were not seen yet, then for the newest."""
         self._inside -= 1
+        self._takes_s += (took_s - self._takes_s) * LEARN
+        if self._takes_s > INSIDE_S:
+            self._limit = max(self._limit - 1, self._least)
+        elif self._newest_last:
+            self._limit = min(self._limit + 0.1, self._most)
+        if self._newest_last and not self._is_letting_in:
+            self._is_letting_in = True
+            loop = asyncio.get_running_loop()
+            # Not in the next turn of the event loop, but in the one in which it has seen who came meanwhile.
+            loop.call_soon(loop.call_soon, self._let_in)
+
+    def _let_in(self) -> None:
+        self._is_letting_in = False
+        now = time.perf_counter()
+        while self._newest_last and self.is_open:
+            deadline, let_in = self._newest_last.pop()
+            if deadline > now + 2 * self._takes_s and not let_in.done():
+                let_in.set_result(None)
+                self._inside += 1
 
     def _sweep_soon(self) -> None:
         if not self._is_sweeping:
@@ -80,11 +108,12 @@ class Door:
 
     def _sweep(self) -> None:
         self._is_sweeping = False
-        now, left = time.perf_counter(), REFUSED_AT_ONCE
+        now = time.perf_counter()
+        left = REFUSED_AT_ONCE[now > self._crowded_at + CALM_S]
         while self._by_deadline and (self._by_deadline[0][3].done() or (self._by_deadline[0][0] <= now and left)):
             deadline, _, timeout_ms, let_in = heapq.heappop(self._by_deadline)
             if not let_in.done():
-                left -= not self.is_open
+                left -= 1
                 waited_ms = timeout_ms + (now - deadline) * 1000
                 let_in.set_exception(errors.Overloaded(timeout_ms, waited_ms, retry_after_s=1.0))
         if self._by_deadline:

@@ -226,21 +226,21 @@ class Rest:
             if not self._reading.end(task):
                 raise errors.DeadlineExceeded(asked.timeout_ms)
         decoded = time.perf_counter()
-        door = None if variant.batcher.is_computing else self._door  # in a thread: the event loop has time
+        door = self._door if variant.batcher.runs_on_loop else None  # otherwise the engine is what they wait for
         if door is not None:
             if door.is_open:
                 door.enter()
             else:
                 await door.wait(deadline, asked.timeout_ms)
+        let_in = time.perf_counter()
         try:
-            let_in = time.perf_counter()
             scored = await variant.score(
                 X, asked.timeout_ms, deadline=deadline, priority=asked.priority, client=request
             )
             ready = time.perf_counter()
         finally:
             if door is not None:
-                door.leave()
+                door.leave(time.perf_counter() - let_in)
         if ready > deadline:
             raise errors.DeadlineExceeded(asked.timeout_ms)
         shadow = self._deployment.served.shadow

@@ -6,6 +6,7 @@ Exit code 1 where the server failed or a check did, 130 after an interrupt; what
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,6 +76,8 @@ def main(files: Sequence[Path], *, is_comparison: bool, out: Path, **given: Any)
     if files:
         raise click.UsageError("files are for --compare.")
     test = _asked(given, out)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the server ends too
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell lets background jobs ignore
     out.mkdir(parents=True, exist_ok=True)
     try:
         result = run(test, console)

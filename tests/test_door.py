@@ -15,6 +15,8 @@ from causeway.errors import Overloaded
 from tests.conftest import PATIENCE_S
 
 LATER_S = 60.0
+TURNS = 5
+"""Of the event loop, after which whoever may go in has."""
 
 
 class Callers:
@@ -37,7 +39,8 @@ class Callers:
     async def leave(self, name: str) -> None:
         self._ends[name].set()
         await self.tasks[name]
-        await asyncio.sleep(0)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
 
     async def refusal(self, name: str) -> Overloaded:
         with pytest.raises(Overloaded) as refused:
@@ -54,12 +57,12 @@ class Callers:
             await self._ends[name].wait()
         finally:
             self.inside.remove(name)
-            self._door.leave()
+            self._door.leave(took_s=0.0)
 
 
 def run(scene: Callable[[Callers], Awaitable[None]], *, inside: int) -> None:
     async def play() -> None:
-        callers = Callers(Door(inside))
+        callers = Callers(Door((inside, inside)))
         await scene(callers)
         for task in callers.tasks.values():
             task.cancel()
@@ -107,32 +110,75 @@ def test_who_is_too_late_is_not_let_in_before_it_is_refused() -> None:
     run(scene, inside=1)
 
 
-def test_a_closed_door_refuses_a_few_at_a_time_and_an_open_one_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_who_are_too_late_a_few_are_refused_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
     swept = Door._sweep
 
     async def scene(callers: Callers) -> None:
-        def counted(self: Door) -> None:
-            before = refused()
-            swept(self)
-            asyncio.get_running_loop().call_soon(lambda: looks.append(refused() - before))
+        def waiting(at: Door) -> int:
+            return sum(not let_in.done() for _, _, _, let_in in at._by_deadline)
 
-        def refused() -> int:
-            return sum(task.done() for task in callers.tasks.values())
+        def counted(at: Door) -> None:
+            before = waiting(at)
+            swept(at)
+            looks.append(before - waiting(at))
 
         monkeypatch.setattr(Door, "_sweep", counted)
-        await callers.come("a")
-        names = [f"late {i}" for i in range(2 * door.REFUSED_AT_ONCE)]
-        await callers.come(*names, in_s=0.0)
-        await asyncio.gather(*map(callers.refusal, names))
-        assert len([n for n in looks if n]) >= 2
-        assert max(looks) <= door.REFUSED_AT_ONCE + 1
-        looks.clear()
-        await callers.come(*names, in_s=0.0)
-        await callers.leave("a")
+        names = [f"late {i}" for i in range(20)]
+        await callers.come("a", *names, in_s=0.0)
         await asyncio.gather(*map(callers.refusal, names))
 
     run(scene, inside=1)
+    assert sum(looks) == 20
+    assert max(looks) <= max(door.REFUSED_AT_ONCE)
+
+
+def test_fewer_go_in_at_once_where_they_take_long_and_more_again_where_they_do_not() -> None:
+    def room(at: Door) -> int:
+        """How many go in."""
+        n = 0
+        while at.is_open:
+            at.enter()
+            n += 1
+        return n
+
+    async def scene() -> None:
+        at = Door((4, 64))
+        assert room(at) == 64
+        for _ in range(64):
+            at.leave(took_s=10 * door.INSIDE_S)
+        assert room(at) == 4
+        waiting = asyncio.create_task(at.wait(time.perf_counter() + LATER_S, LATER_S * 1000))
+        await asyncio.sleep(0)
+        for _ in range(2_000):
+            at.leave(took_s=0.0)
+            at.enter()
+        at._inside = 0
+        assert room(at) == 64
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+    asyncio.run(scene())
+
+
+def test_who_could_not_be_answered_in_time_any_more_is_not_let_in() -> None:
+    async def scene() -> None:
+        at = Door((1, 1))
+        at.enter()
+        soon, later = (asyncio.create_task(at.wait(time.perf_counter() + s, 1000 * s)) for s in (5.0, LATER_S))
+        await asyncio.sleep(0)
+        for _ in range(200):  # so it learns how long one is inside
+            at.leave(took_s=5.0)
+            at.enter()
+        at.leave(took_s=5.0)
+        at._let_in()
+        await asyncio.wait_for(later, PATIENCE_S)
+        at.leave(took_s=5.0)
+        at._let_in()
+        with pytest.raises(Overloaded):
+            await asyncio.wait_for(soon, PATIENCE_S)
+
+    asyncio.run(scene())
 
 
 def test_one_that_is_cancelled_while_it_waits_is_passed_over() -> None:
@@ -147,11 +193,15 @@ def test_one_that_is_cancelled_while_it_waits_is_passed_over() -> None:
 
 def test_one_that_is_cancelled_as_it_is_let_in_makes_room_for_the_next() -> None:
     async def scene() -> None:
-        at = Door(inside=1)
+        at = Door((1, 1))
         at.enter()
         waiting = asyncio.create_task(at.wait(time.perf_counter() + LATER_S, LATER_S * 1000))
         await asyncio.sleep(0)
-        at.leave()
+        at.leave(took_s=0.0)
+        await asyncio.sleep(0)
+        assert at.is_open  # for those who come now
+        at._let_in()
+        assert not at.is_open
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         assert waiting.cancelled()
