@@ -76,8 +76,6 @@ def main(files: Sequence[Path], *, is_comparison: bool, out: Path, **given: Any)
     if files:
         raise click.UsageError("files are for --compare.")
     test = _asked(given, out)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the server ends too
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell lets background jobs ignore
     out.mkdir(parents=True, exist_ok=True)
     try:
         result = run(test, console)
@@ -107,8 +105,15 @@ def _asked(given: dict[str, Any], out: Path) -> LoadTest:
         shape=options.shape(given),
         objective=Objective(given["p99"], given["errors"]),
         out=out,
-        command=shlex.join(["python", "-m", "load_tests", *sys.argv[1:]]),
+        command=_command(sys.argv[1:]),
     )
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """What measures the same again, wherever it is written to."""
+    pairs = zip(["", *arguments], arguments, strict=False)
+    kept = [argument for before, argument in pairs if "--out" not in (before, argument)]
+    return shlex.join(["python", "-m", "load_tests", *kept])
 
 
 def _target(given: dict[str, Any]) -> Target:
@@ -159,4 +164,6 @@ def _exit_code(result: Result) -> int:
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM):  # the server must end with it, in the background too
+        signal.signal(number, signal.default_int_handler)
     main(prog_name="python -m load_tests")

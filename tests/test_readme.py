@@ -150,6 +150,12 @@ def test_every_command_works_from_top_to_bottom(stranger: Stranger, tmp_path: Pa
             elif block.note == "feedback":
                 told = json.loads(stranger.run("bash", "-c", text.replace("8c1f...", answered["request_id"])))
                 assert (told["accepted"], told["unknown"]) == (1, [])
+            elif block.note == "load":
+                stranger.run("bash", "-c", f'{text.strip()} OPTIONS="--rates 50,100 --stage 1s --warm-up 500ms"')
+                assert (stranger.folder / "build/load-test/report.html").is_file()
+            elif block.note == "compare":
+                stranger.run("bash", "-c", text)
+                assert (stranger.folder / "build/load-test/comparison.html").is_file()
             elif block.note == "watch":
                 watches(stranger, text, tmp_path)
             elif block.note:

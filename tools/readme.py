@@ -17,6 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+LOAD_TESTS = ("reference", "dear")
+"""Folders in load_tests/results/, as `python -m load_tests --out FOLDER` leaves them."""
 STUDIES = ("drift", "quality", "experiments", "truth")
 """Files in load_tests/studies/, each with its result in load_tests/results/."""
 
@@ -44,9 +46,23 @@ def study_tables(name: str) -> str:
     return markdown(json.loads((ROOT / f"load_tests/results/{name}.json").read_text()))
 
 
+def load_reports() -> str:
+    """What the kept load tests say, with their pictures and how to measure them again."""
+    from load_tests.result import Result
+
+    told = []
+    for name in LOAD_TESTS:
+        folder = f"load_tests/results/{name}"
+        result = Result.load(ROOT / folder / "result.json")
+        heading = f"**{result.name}** (`{result.options.command}`): {result.says}"
+        told.append(f"{heading}\n\n![{result.name}: goodput and latency against offered load]({folder}/report.png)\n")
+    return "\n".join(told)
+
+
 def parts() -> Iterator[tuple[str, str, str]]:
     """The line before each part, the part, and the line after it."""
     yield "<!-- settings: written by `make format` -->\n", settings_table(), "<!-- end of settings -->\n"
+    yield "<!-- load: written by `make format` -->\n", load_reports(), "<!-- end of load -->\n"
     for name in STUDIES:
         yield f"<!-- {name}: written by `make format` -->\n", study_tables(name), f"<!-- end of {name} -->\n"
 

@@ -104,7 +104,7 @@ def legend_above(axes: Axes) -> None:
 def plain_numbers(axis: Axis) -> None:
     """Figures at the ticks as people write them, without powers of ten."""
     if axis.get_scale() == "log":
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
         axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(FuncFormatter(lambda value, _: exactly(value)))
 
