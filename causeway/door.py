@@ -14,6 +14,7 @@ import asyncio
 import heapq
 import itertools
 import time
+from typing import Protocol
 
 from causeway import errors
 
@@ -26,6 +27,9 @@ INSIDE_S = 0.02
 LEARN = 0.05
 """Weight of the newest in that average."""
 
+RETRY_AFTER_S = 1.0
+"""After which whoever was refused may come again: nothing tells how long a crowd stays."""
+
 SWEEP_S = 0.01
 """How often it is looked whose time has run out."""
 
@@ -34,6 +38,18 @@ REFUSED_AT_ONCE = (2, 8)
 as much as an answer, and frees a connection for the next request."""
 
 CALM_S = 0.1
+
+WAITING = 4096
+"""Requests that wait at most; with more, whoever comes is refused at once."""
+
+_LET_IN, _REFUSED, _GONE = range(3)
+
+
+class Client(Protocol):
+    """Whoever asked."""
+
+    def is_gone(self) -> bool:
+        """Whether it is known to have hung up."""
 
 
 class Door:
@@ -45,9 +61,9 @@ class Door:
         self._inside = 0
         self._takes_s = 0.0
         self._crowded_at = float("-inf")
-        self._newest_last: list[tuple[float, asyncio.Future[None]]] = []
-        self._by_deadline: list[tuple[float, int, float, asyncio.Future[None]]] = []
-        """A heap: deadline, a number that no other has, timeout_ms, and what is set when its time has come or gone."""
+        self._newest_last: list[tuple[float, asyncio.Future[int]]] = []
+        self._by_deadline: list[tuple[float, int, Client, asyncio.Future[int]]] = []
+        """A heap: deadline, a number that no other has, who asks, and what is set when its time has come or gone."""
         self._numbers = itertools.count()
         self._is_sweeping = False
         self._is_letting_in = False
@@ -61,22 +77,30 @@ class Door:
         """Goes in; `leave` must follow."""
         self._inside += 1
 
-    async def wait(self, deadline: float, timeout_ms: float) -> None:
+    async def wait(self, deadline: float, timeout_ms: float, client: Client) -> None:
         """Goes in once it is this one's turn; `leave` must follow.
 
-        Raises `Overloaded` after `deadline` (`time.perf_counter`), of a request that is allowed `timeout_ms`.
+        Raises `Overloaded` after `deadline` (`time.perf_counter`), of a request that is allowed `timeout_ms`, or
+        `ClientGone`, where the client has hung up by then; `Overloaded` at once where too many wait.
         """
-        self._crowded_at = time.perf_counter()
-        let_in = asyncio.get_running_loop().create_future()
-        self._newest_last.append((deadline, let_in))
-        heapq.heappush(self._by_deadline, (deadline, next(self._numbers), timeout_ms, let_in))
+        self._crowded_at = began = time.perf_counter()
+        if len(self._by_deadline) >= WAITING:
+            raise errors.Overloaded(timeout_ms, timeout_ms, RETRY_AFTER_S)
+        turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._newest_last.append((deadline, turn))
+        heapq.heappush(self._by_deadline, (deadline, next(self._numbers), client, turn))
         self._sweep_soon()
         try:
-            await let_in
+            outcome = await turn
         except asyncio.CancelledError:
-            if not let_in.cancelled() and let_in.exception() is None:  # it was let in meanwhile
+            if not turn.cancelled() and turn.result() == _LET_IN:  # meanwhile
                 self.leave(0.0)
             raise
+        # Raised only here: an exception in the future would be a cycle with this frame, and keep the request's rows.
+        if outcome == _GONE:
+            raise errors.ClientGone()
+        if outcome == _REFUSED:
+            raise errors.Overloaded(timeout_ms, (time.perf_counter() - began) * 1000, RETRY_AFTER_S)
 
     def leave(self, took_s: float) -> None:
         """Makes room after so long: for those that have come by now and were not seen yet, then for the newest."""
@@ -96,9 +120,9 @@ class Door:
         self._is_letting_in = False
         now = time.perf_counter()
         while self._newest_last and self.is_open:
-            deadline, let_in = self._newest_last.pop()
-            if deadline > now + 2 * self._takes_s and not let_in.done():
-                let_in.set_result(None)
+            deadline, turn = self._newest_last.pop()
+            if deadline > now + 2 * min(self._takes_s, INSIDE_S) and not turn.done():
+                turn.set_result(_LET_IN)
                 self._inside += 1
 
     def _sweep_soon(self) -> None:
@@ -111,10 +135,12 @@ class Door:
         now = time.perf_counter()
         left = REFUSED_AT_ONCE[now > self._crowded_at + CALM_S]
         while self._by_deadline and (self._by_deadline[0][3].done() or (self._by_deadline[0][0] <= now and left)):
-            deadline, _, timeout_ms, let_in = heapq.heappop(self._by_deadline)
-            if not let_in.done():
-                left -= 1
-                waited_ms = timeout_ms + (now - deadline) * 1000
-                let_in.set_exception(errors.Overloaded(timeout_ms, waited_ms, retry_after_s=1.0))
+            _, _, client, turn = heapq.heappop(self._by_deadline)
+            if not turn.done():
+                is_gone = client.is_gone()
+                left -= not is_gone
+                turn.set_result(_GONE if is_gone else _REFUSED)
+        if len(self._newest_last) > 2 * len(self._by_deadline):
+            self._newest_last = [(deadline, turn) for deadline, turn in self._newest_last if not turn.done()]
         if self._by_deadline:
             self._sweep_soon()

@@ -79,7 +79,7 @@ class Rest:
         metrics.watch(in_flight=lambda: self._in_flight, queued_rows=lambda: deployment.waiting_rows)
         self._bodies = BodyDecoder()
         self._reading = Deadlines()
-        self._door = Door()
+        self._doors: dict[Priority, Door] = {"interactive": Door(), "bulk": Door()}
         self._repeats = logs.Repeats()
         self._endpoints: dict[str, tuple[Endpoint, tuple[str, ...]]] = {
             "/predict": (self._predict, ("POST",)),
@@ -226,12 +226,13 @@ class Rest:
             if not self._reading.end(task):
                 raise errors.DeadlineExceeded(asked.timeout_ms)
         decoded = time.perf_counter()
-        door = self._door if variant.batcher.runs_on_loop else None  # otherwise the engine is what they wait for
+        # Where it computes in a thread, the engine is what they wait for.
+        door = self._doors[asked.priority] if variant.batcher.runs_on_loop else None
         if door is not None:
             if door.is_open:
                 door.enter()
             else:
-                await door.wait(deadline, asked.timeout_ms)
+                await door.wait(deadline, asked.timeout_ms, request)
         let_in = time.perf_counter()
         try:
             scored = await variant.score(

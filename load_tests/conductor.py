@@ -84,10 +84,7 @@ class Conductor:
         with watch.moments_taken():
             offered = self.fleet.offer(due_s, self.traffic.draw(len(due_s), self.rng), on_progress=watch)
         self.server.check()
-        stages, samples = self._told(offered, phases, watch, sample_s)
-        for stage in stages:
-            self.display.done(stage)
-        return stages, samples
+        return self._told(offered, phases, watch, sample_s)
 
     def settle(self) -> None:
         """Waits until the server answers nothing any more, where it says so, and at most `SETTLE_S`."""

@@ -24,7 +24,12 @@ def series(url: str) -> Series:
 
 
 def growth(before: Series, after: Series) -> Series:
-    """By how much Causeway's own series grew; those that did not, and the buckets of histograms, are left out."""
+    """By how much Causeway's own series grew; those that did not, and the buckets of histograms, are left out.
+
+    Nothing where there were none before: a failed look would make totals since the server's start of it.
+    """
+    if not before:
+        return {}
     grown = {name: value - before.get(name, 0.0) for name, value in after.items() if name.startswith("causeway_")}
     return {name: value for name, value in grown.items() if value and "_bucket{" not in name}
 

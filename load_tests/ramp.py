@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 from load_tests.conductor import Conductor, Found
@@ -46,8 +46,9 @@ class Ramp:
 
         for _ in range(self.repeats):
             found.repeats.append([])
-            # An interrupt leaves the stages before it.
-            found.repeats[-1].extend(map(measure, self.rates) if self.rates else search(measure, conductor.objective))
+            for stage in map(measure, self.rates) if self.rates else search(measure, conductor.objective):
+                found.repeats[-1].append(stage)  # first: an interrupt leaves what was told
+                conductor.display.done(stage)
 
 
 def search(measure: Callable[[float], Stage], objective: Objective) -> Iterator[Stage]:
@@ -56,12 +57,17 @@ def search(measure: Callable[[float], Stage], objective: Objective) -> Iterator[
     A rate that fails is offered once more, and has failed where it fails again: on a shared machine a stage may be
     disturbed. Both stages are yielded. Ends where the generator was the limit: more would say nothing of the server.
     """
-    met, failed = 0.0, math.inf
-    while _are_apart(met, failed):
-        rate = (met + failed) / 2 if failed < math.inf else 2 * met or FIRST_RATE
+
+    def offered(rate: float) -> Generator[Stage, None, Stage]:
         yield (stage := measure(rate))
         if not stage.meets(objective):
             yield (stage := measure(rate))
+        return stage
+
+    met, failed = 0.0, math.inf
+    while _are_apart(met, failed):
+        rate = (met + failed) / 2 if failed < math.inf else 2 * met or FIRST_RATE
+        stage = yield from offered(rate)
         if stage.meets(objective):
             met = rate
         elif generator_fault(stage, objective):
@@ -69,7 +75,9 @@ def search(measure: Callable[[float], Stage], objective: Objective) -> Iterator[
         else:
             failed = rate
     if failed < math.inf:
-        yield from (measure(times * failed) for times in (*BELOW, *BEYOND))
+        for times in BELOW:
+            yield from offered(times * failed)
+        yield from (measure(times * failed) for times in BEYOND)
 
 
 def _are_apart(met: float, failed: float) -> bool:

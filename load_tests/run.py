@@ -107,7 +107,7 @@ def _traffic(load: Load) -> Traffic:
     traffic = Traffic.from_held_out(load.kinds, load.seed)
     if load.deadline_ms is None:
         return traffic
-    deadline = {"X-Timeout-Ms": f"{load.deadline_ms:g}"}
+    deadline = {"X-Timeout-Ms": f"{load.deadline_ms:.6f}".rstrip("0").rstrip(".")}
     requests = [replace(each, headers={**each.headers, **deadline}) for each in traffic.requests]
     return replace(traffic, requests=tuple(requests))
 
@@ -142,6 +142,8 @@ def _named(cores: frozenset[int]) -> str:
 def _result(test: LoadTest, found: Found, at: str, facts: dict[str, Any]) -> Result:
     shape, objective = test.shape, test.objective
     told = _judged(found, objective) if isinstance(shape, Ramp) else _checked(shape, found, objective)
+    if "ended_early" in facts:
+        told["says"] = f"Ended early ({facts['ended_early']}); until then: {told['says']}"
     return Result(
         name=test.name,
         at=at,
@@ -203,6 +205,6 @@ def _options(test: LoadTest, found: Found) -> Options:
 
 
 def _generator_us(stages: Sequence[Stage]) -> float | None:
-    """CPU of all generators for a request that was due."""
-    due = sum(stage.due for stage in stages)
-    return 1e6 * sum(stage.usage.generator * stage.seconds for stage in stages) / due if due else None
+    """CPU of all generators for a request that went out."""
+    sent = sum(stage.sent for stage in stages)
+    return 1e6 * sum(stage.usage.generator * stage.seconds for stage in stages) / sent if sent else None

@@ -42,6 +42,7 @@ class Soak:
             warm_up = [] if number else [Phase(self.rate, self.warm_up_s, counts=False)]
             (stage,), samples = conductor.offer([*warm_up, piece], sample_s=sample_s)
             found.repeats[0].append(stage)
+            conductor.display.done(stage)
             later_s = stage.began - found.stages[0].began
             found.samples += [replace(sample, at_s=later_s + sample.at_s) for sample in samples]
 

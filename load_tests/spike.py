@@ -53,13 +53,15 @@ class Spike:
         stages, samples = conductor.offer(phases, sample_s=SAMPLE_S)
         found.repeats.append(stages)
         found.samples += samples
+        for stage in stages:
+            conductor.display.done(stage)
 
     def checks(self, found: Found, objective: Objective) -> list[Check]:
         """Whether it kept to the objective before, to its goodput in the spike, recovered, and holds on to nothing."""
         before, spike, _ = found.stages
         end_s = self.stage_s + self.seconds
-        calm = [sample for sample in found.samples if sample.at_s < self.stage_s]
-        later = [sample for sample in found.samples if sample.at_s >= end_s]
+        calm = [sample for sample in found.samples if sample.at_s + SAMPLE_S / 2 < self.stage_s]  # not by rounding
+        later = [sample for sample in found.samples if sample.at_s + SAMPLE_S / 2 >= end_s]
         kept_to = [checks.errors([before], objective), checks.latency([before], objective)]
         return [*kept_to, _goodput(before, spike), _recovery(calm, later, end_s), *checks.steady(checks.HELD, later)]
 

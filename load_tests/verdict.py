@@ -18,6 +18,9 @@ FULL = 0.9
 LATE_SHARE = 0.1
 """Of the objective's p99: a generator that is later than this, at its own p99, measures itself."""
 
+ACHIEVED = 0.95
+"""Of the requests that were due, must have gone out for a rate to have been offered."""
+
 AGREEMENT = 0.1
 """Of the median: repeats that are no further apart agree."""
 
@@ -100,15 +103,19 @@ def is_generator_limited(repeats: Iterable[Repeat]) -> bool:
 def degradation(repeat: Repeat, objective: Objective, times: float) -> float | None:
     """Goodput at so many times the tipping rate, over the peak goodput; between two rates it is interpolated.
 
-    None where nothing tipped over, so much was not offered, or the generator was the limit there.
+    None where nothing tipped over, or so much did not go out, for want of connections or of a generator's time.
     """
     if repeat.tipping_rate is None:
         return None
     rate = times * repeat.tipping_rate
-    goodput = by_rate((s.rate, s.goodput) for s in repeat.stages if not generator_fault(s, objective))
+    goodput = by_rate((stage.rate, stage.goodput) for stage in repeat.stages if _was_offered(stage, objective))
     peak = max((stage.goodput for stage in repeat.stages), default=0.0)
     reached = at_rate(goodput, rate)
     return reached / peak if reached is not None and peak else None
+
+
+def _was_offered(stage: Stage, objective: Objective) -> bool:
+    return stage.sent >= ACHIEVED * stage.due and not generator_fault(stage, objective)
 
 
 def by_rate(values: Iterable[tuple[float, float]]) -> dict[float, float]:
@@ -137,8 +144,8 @@ def sentence(repeats: Sequence[Repeat], objective: Objective) -> str:
     limited = [repeat for repeat in repeats if repeat.limit == "generator"]
     if limited:
         return f"No capacity figure: {limited[0].why}."
-    median = median_repeat(repeats)
-    return " ".join(filter(None, [_verdict(median, objective), _agreement(repeats)]))
+    rows = _rows(repeats)
+    return " ".join(filter(None, [_verdict(median_repeat(repeats), objective, rows), _agreement(repeats, rows)]))
 
 
 def median_repeat(repeats: Sequence[Repeat]) -> Repeat:
@@ -152,27 +159,26 @@ def number(value: float) -> str:
     return f"{rounded:,.0f}".replace(",", " ") if rounded >= 100 else f"{rounded:g}"
 
 
-def _verdict(repeat: Repeat, objective: Objective) -> str:
+def _verdict(repeat: Repeat, objective: Objective, rows: float) -> str:
     if repeat.sustained_rate is None:
         assert repeat.tipping_rate is not None
-        lowest = _rate(repeat, repeat.tipping_rate)
+        lowest = _rate(repeat.tipping_rate, rows)
         return f"Does not keep to {objective} at any rate: at {lowest}, the lowest, {repeat.why}."
-    at = f"{_rate(repeat, repeat.sustained_rate)} with {objective} (generator at {_generator(repeat)} of a core)"
+    at = f"{_rate(repeat.sustained_rate, rows)} with {objective} (generator at {_generator(repeat)} of a core)"
     if repeat.tipping_rate is None:
         return f"Sustains at least {at}; {repeat.why}."
-    tipping = number(repeat.tipping_rate * _rows(repeat))
+    tipping = number(repeat.tipping_rate * rows)
     return f"Sustains {at}; tips over at {tipping}/s because {repeat.why}."
 
 
-def _rate(repeat: Repeat, rate: float) -> str:
-    rows = _rows(repeat)
+def _rate(rate: float, rows: float) -> str:
     requests = f" ({number(rate)} requests/s)" if rows != 1 else ""
     return f"{number(rate * rows)} predictions/s{requests}"
 
 
-def _rows(repeat: Repeat) -> float:
+def _rows(repeats: Sequence[Repeat]) -> float:
     """In a request on average, which is that of the users' mix at every rate."""
-    return statistics.fmean(stage.rows for stage in repeat.stages)
+    return statistics.fmean(stage.rows for repeat in repeats for stage in repeat.stages)
 
 
 def _generator(repeat: Repeat) -> str:
@@ -181,8 +187,8 @@ def _generator(repeat: Repeat) -> str:
     return f"{100 * max(at):.0f} %"
 
 
-def _agreement(repeats: Sequence[Repeat]) -> str:
-    rates = spread(_sustained(repeat) * _rows(repeat) for repeat in repeats)
+def _agreement(repeats: Sequence[Repeat], rows: float) -> str:
+    rates = spread(_sustained(repeat) * rows for repeat in repeats)
     assert rates
     if rates.n == 1:
         return ""
@@ -216,7 +222,7 @@ def _errors(stage: Stage) -> str:
     ]
     n, way, seen = max(ways, key=lambda each: each[0])
     most = max(seen, key=lambda name: seen[name], default=None)
-    example = f" ({most} {seen[most]:.0f})" if most else ""
+    example = f" ({most})" if most else ""
     return f"{_share(n, stage)} of the requests {way}{example}"
 
 

@@ -29,12 +29,13 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from causeway import asgi, errors, store
+from causeway import asgi, door, errors, store
 from causeway.deployment import Deployment
 from causeway.monitoring.metrics import Metrics
 from causeway.rest import RequestHeaders, Rest
 from causeway.settings import Settings
 from causeway.version import ModelVersion
+from load_tests.open_loop import client
 from models.transactions import CONTRACT
 from tests import tiny
 from tests.conftest import PATIENCE_S, Server, serving, wait_until
@@ -708,6 +709,17 @@ def test_clients_that_hang_up_leave_nothing_behind(server: Server, assert_good: 
         assert open_connections(server) > before
         assert_good(stayer.ask(request()))
     wait_until(lambda: open_connections(server) <= before, "the end of every connection")
+
+
+def test_of_more_callers_than_are_worked_on_at_once_each_is_answered(
+    server: Server, assert_good: Callable[[Reply], None]
+) -> None:
+    callers = 3 * max(door.INSIDE)
+    patient = request(headers={"X-Timeout-Ms": str(1000 * PATIENCE_S)})
+    answers = asyncio.run(client.ask_all(int(server.url.rpartition(":")[2]), [patient] * 2 * callers, at_once=callers))
+    assert {answer.status for answer in answers} == {200}
+    with Wire(server) as wire:
+        assert_good(wire.ask(request()))
 
 
 def open_connections(server: Server) -> int:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -40,12 +41,15 @@ def test_a_server_is_started_and_ended_with_what_it_did_until_an_interrupt(home:
     command = [sys.executable, "-m", "load_tests", *asked, *SHORT, *GENEROUS, "--out", str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, env=environment(home), stdout=subprocess.PIPE, text=True) as testing:
         assert testing.stdout is not None
-        said = [line for line in iter(testing.stdout.readline, "") if line.startswith("50/s") and not stop(testing)]
+        said = list(takewhile(lambda line: not line.startswith("50/s"), testing.stdout))
+        testing.send_signal(signal.SIGINT)  # as Ctrl-C does
+        said += testing.stdout
     assert testing.returncode == 130, said
     result = Result.load(tmp_path / "result.json")
     (repeat,) = result.repeats
     assert [(stage.rate, stage.due) for stage in repeat.stages] == [(50, 25)]
     assert result.circumstances["ended_early"] == "it was interrupted"
+    assert result.says.startswith("Ended early (it was interrupted); until then: ")
     assert result.circumstances["server_cores"] == [min(os.sched_getaffinity(0))]
     assert result.name == "cached"
     assert (result.options.model or "").startswith("fraud:")
@@ -53,11 +57,6 @@ def test_a_server_is_started_and_ended_with_what_it_did_until_an_interrupt(home:
     assert "--name cached" in result.options.command
     assert "version_loaded" in (tmp_path / "server.log").read_text()
     assert not answers(f"{result.options.url}/livez")
-
-
-def stop(process: "subprocess.Popen[str]") -> None:
-    """As Ctrl-C does."""
-    process.send_signal(signal.SIGINT)
 
 
 def test_results_are_compared_without_running_anything(tmp_path: Path) -> None:

@@ -55,3 +55,7 @@ def test_processes_count_together() -> None:
 def test_a_server_is_quiet_that_answers_the_question_alone(in_flight: int, queued: int, is_quiet: bool) -> None:
     series = {"causeway_requests_in_flight": float(in_flight), "causeway_queued_rows": float(queued)}
     assert metrics.is_quiet(series) is is_quiet
+
+
+def test_a_failed_look_before_says_nothing_of_the_stage() -> None:
+    assert metrics.growth({}, {'causeway_refusals_total{code="overloaded"}': 50_000.0}) == {}

@@ -45,6 +45,14 @@ def test_a_stage_that_was_disturbed_is_offered_once_more_and_does_not_end_the_se
     assert verdict.judge(found, OBJECTIVE).tipping_rate == pytest.approx(800, rel=PRECISION)
 
 
+def test_a_disturbed_stage_below_the_tipping_point_does_not_change_it() -> None:
+    below = 0.3 * rates(server(150))[-1] / 2
+    disturbed = iter([stage(below, p99_ms=900)])
+    found = list(search(lambda rate: (rate == below and next(disturbed, None)) or server(150)(rate), OBJECTIVE))
+    assert [each.rate for each in found].count(below) == 2
+    assert verdict.tipping_rate(found, OBJECTIVE) == pytest.approx(150, rel=PRECISION)
+
+
 def test_a_search_ends_where_the_generator_is_the_limit() -> None:
     assert rates(server(150, usage=usage(generator=0.97))) == [100, 200, 200]
 

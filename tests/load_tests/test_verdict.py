@@ -83,12 +83,12 @@ def test_no_capacity_is_given_where_the_generator_was_the_limit(one: list[Stage]
         (
             stage(refused=310, usage=usage(server=0.97), server_side=ServerSide(refusals={"overloaded": 310.0})),
             "server",
-            "3.1 % of the requests are refused (overloaded 310): the server's busiest process uses 0.97 of a core",
+            "3.1 % of the requests are refused (overloaded): the server's busiest process uses 0.97 of a core",
         ),
         (
             stage(failed=20, p99_ms=140, faults={"no answer": 15, "502": 5}, usage=usage(server=1.6)),
             "server",
-            "p99 is 140 ms and 0.2 % of the requests fail (no answer 15): the server's busiest process uses 1.60 cores",
+            "p99 is 140 ms and 0.2 % of the requests fail (no answer): the server's busiest process uses 1.60 cores",
         ),
         (
             stage(wrong=20, usage=usage(machine=0.98)),
@@ -140,7 +140,7 @@ def test_too_few_connections_are_the_generators_fault_unless_the_server_is_slow_
 def test_the_sentence_says_capacity_objective_generator_and_reason() -> None:
     assert sentence([repeat(14_200)], OBJECTIVE) == (
         "Sustains 14 200 predictions/s with p99 under 100 ms and errors under 0.1 % (generator at 20 % of a core); "
-        "tips over at 15 600/s because 9.09 % of the requests are refused (overloaded 14200): "
+        "tips over at 15 600/s because 9.09 % of the requests are refused (overloaded): "
         "the server's busiest process uses 0.99 of a core."
     )
 
