@@ -297,8 +297,6 @@ def test_livez_is_asked_beside_a_large_body_and_alone(
     (round_,) = told["rounds"]
     assert told["body_bytes"] > QUICK.large_body_bytes
     assert round_.body_status == 200
-    # The server works on the body in its event loop.
-    assert round_.beside.max_ms > round_.alone.p50_ms
     assert min(round_.beside.n, round_.alone.n) > 0
 
 
