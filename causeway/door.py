@@ -65,6 +65,7 @@ class Door:
         self._by_deadline: list[tuple[float, int, Client, asyncio.Future[int]]] = []
         """A heap: deadline, a number that no other has, who asks, and what is set when its time has come or gone."""
         self._numbers = itertools.count()
+        self._n_waiting = 0
         self._is_sweeping = False
         self._is_letting_in = False
 
@@ -84,18 +85,21 @@ class Door:
         `ClientGone`, where the client has hung up by then; `Overloaded` at once where too many wait.
         """
         self._crowded_at = began = time.perf_counter()
-        if len(self._by_deadline) >= WAITING:
+        if self._n_waiting >= WAITING:
             raise errors.Overloaded(timeout_ms, timeout_ms, RETRY_AFTER_S)
         turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._newest_last.append((deadline, turn))
         heapq.heappush(self._by_deadline, (deadline, next(self._numbers), client, turn))
         self._sweep_soon()
+        self._n_waiting += 1
         try:
             outcome = await turn
         except asyncio.CancelledError:
             if not turn.cancelled() and turn.result() == _LET_IN:  # meanwhile
                 self.leave(0.0)
             raise
+        finally:
+            self._n_waiting -= 1
         # Raised only here: an exception in the future would be a cycle with this frame, and keep the request's rows.
         if outcome == _GONE:
             raise errors.ClientGone()
@@ -125,6 +129,15 @@ class Door:
                 turn.set_result(_LET_IN)
                 self._inside += 1
 
+    def _forget_the_done(self) -> None:
+        """Those who were let in or refused, where there are many: each keeps what it asked for."""
+        most = 2 * self._n_waiting
+        if len(self._newest_last) > most:
+            self._newest_last = [each for each in self._newest_last if not each[-1].done()]
+        if len(self._by_deadline) > most:
+            self._by_deadline = [each for each in self._by_deadline if not each[-1].done()]
+            heapq.heapify(self._by_deadline)
+
     def _sweep_soon(self) -> None:
         if not self._is_sweeping:
             self._is_sweeping = True
@@ -140,7 +153,6 @@ class Door:
                 is_gone = client.is_gone()
                 left -= not is_gone
                 turn.set_result(_GONE if is_gone else _REFUSED)
-        if len(self._newest_last) > 2 * len(self._by_deadline):
-            self._newest_last = [(deadline, turn) for deadline, turn in self._newest_last if not turn.done()]
+        self._forget_the_done()
         if self._by_deadline:
             self._sweep_soon()
