@@ -250,6 +250,7 @@ class Batcher:
 
     @property
     def runs_on_loop(self) -> bool:
+        """Whether the model is so cheap that batches are computed on the event loop."""
         # With as much time left for rows as a call costs beside them: else batches would be small for no reason.
         return self.cost.fixed_s + self.cost.seconds(1) < LOOP_BUDGET_S
 

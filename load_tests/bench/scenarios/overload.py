@@ -28,6 +28,7 @@ from load_tests.open_loop import arrivals, generator
 from load_tests.open_loop.client import request
 from load_tests.open_loop.offered import Offered
 from load_tests.open_loop.record import NO_ANSWER, UNSENT
+from load_tests.outcome import percentile
 
 MEMORY_EVERY_S = 0.5
 NAMES = {NO_ANSWER: "none", UNSENT: "not_sent"}
@@ -148,11 +149,11 @@ def _told(
         statuses=dict(Counter(NAMES.get(code, str(code)) for code in status.tolist())),
         goodput_per_s=goodput_per_s,
         goodput_over_capacity=goodput_per_s / capacity_per_s,
-        accepted_p50_ms=_percentile(accepted, 50),
-        accepted_p99_ms=_percentile(accepted, 99),
-        refused_p50_ms=_percentile(refused, 50),
-        refused_p99_ms=_percentile(refused, 99),
-        expired_p99_ms=_percentile(expired, 99),
+        accepted_p50_ms=percentile(accepted, 50),
+        accepted_p99_ms=percentile(accepted, 99),
+        refused_p50_ms=percentile(refused, 50),
+        refused_p99_ms=percentile(refused, 99),
+        expired_p99_ms=percentile(expired, 99),
         refusals_with_retry_after=float(offered.has_retry_after[counts][status == 503].mean())
         if len(refused)
         else None,
@@ -161,7 +162,3 @@ def _told(
         faults=offered.faults,
         **others,
     )
-
-
-def _percentile(values: NDArray[np.float64], q: float) -> float | None:
-    return float(np.percentile(values, q)) if len(values) else None
