@@ -1,6 +1,7 @@
 """Servers that are started, and those that run already."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def test_a_server_that_is_no_more_is_missed() -> None:
 
 
 def test_a_started_server_that_ends_is_told_with_its_exit_code(tmp_path: Path) -> None:
-    command = ["python", "-c", "print('out of ideas'); raise SystemExit(3)"]
+    command = [sys.executable, "-c", "print('out of ideas'); raise SystemExit(3)"]
     process = served.Process(command, CORES, {}, tmp_path / "log")
     assert process.fault_until(lambda: False) == "ended with 3: out of ideas"
     with pytest.raises(ServerGone, match="the server ended with 3: out of ideas"):
@@ -59,7 +60,7 @@ def test_a_servers_settings_are_its_defaults_whatever_the_shell_has_set(
 ) -> None:
     monkeypatch.setenv("CAUSEWAY_THREADS", "7")
     monkeypatch.setenv("CAUSEWAY_MAX_ROWS", "7")
-    command = ["python", "-c", "import os; print({k: v for k, v in os.environ.items() if k.startswith('CAUSEWAY_')})"]
+    command = [sys.executable, "-c", "import os; print({k: v for k, v in os.environ.items() if k.startswith('CAUSEWAY_')})"]
     process = served.Process(command, CORES, {"CAUSEWAY_MAX_ROWS": "8"}, tmp_path / "log")
     process.fault_until(lambda: False)
     assert (tmp_path / "log").read_text().strip() == "{'CAUSEWAY_MAX_ROWS': '8'}"
