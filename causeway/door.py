@@ -1,9 +1,10 @@
-"""Who goes first where the event loop cannot keep up: the newest, while they who wait keep their connections busy.
+"""Who goes first where the event loop cannot keep up: the oldest, and where these would all be too late, the newest.
 
 With a cheap model, reading a request and writing an answer is most of the work, and a refusal costs as much as an
 answer: refusing the surplus at once would leave no time to answer anybody, and in the order of arrival everybody would
-be answered too late. So the surplus waits, and whoever has not been let in by its deadline is refused later, a few at a
-time, until the crowd is gone. A request holds nothing here but itself; its client may hang up.
+be answered too late. So the surplus waits, once the oldest has waited for half of its time the newest go first, and
+whoever has not been let in by its deadline is refused later, a few at a time, until the crowd is gone. A request holds
+nothing here but itself; its client may hang up.
 
 Source: Maurer, Fail at Scale (ACM Queue 13(8), 2015), adaptive LIFO.
 """
@@ -14,6 +15,7 @@ import asyncio
 import heapq
 import itertools
 import time
+from collections import deque
 from typing import Protocol
 
 from causeway import errors
@@ -61,7 +63,10 @@ class Door:
         self._inside = 0
         self._takes_s = 0.0
         self._crowded_at = float("-inf")
-        self._newest_last: list[tuple[float, asyncio.Future[int]]] = []
+        self._waiting: deque[tuple[float, float, asyncio.Future[int]]] = deque()
+        """In the order of arrival: when half of its time is over, deadline, and what is set when its time has come."""
+        self._is_late = False
+        """Whether half of the oldest one's time is over."""
         self._by_deadline: list[tuple[float, int, Client, asyncio.Future[int]]] = []
         """A heap: deadline, a number that no other has, who asks, and what is set when its time has come or gone."""
         self._numbers = itertools.count()
@@ -71,8 +76,8 @@ class Door:
 
     @property
     def is_open(self) -> bool:
-        """Whether `enter` may be called."""
-        return self._inside < self._limit
+        """Whether `enter` may be called: there is room, and nobody who waits goes first."""
+        return self._inside < self._limit and (self._is_late or not self._n_waiting)
 
     def enter(self) -> None:
         """Goes in; `leave` must follow."""
@@ -88,10 +93,12 @@ class Door:
         if self._n_waiting >= WAITING:
             raise errors.Overloaded(timeout_ms, timeout_ms, RETRY_AFTER_S)
         turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._newest_last.append((deadline, turn))
+        self._waiting.append(((began + deadline) / 2, deadline, turn))
         heapq.heappush(self._by_deadline, (deadline, next(self._numbers), client, turn))
         self._sweep_soon()
         self._n_waiting += 1
+        if self._inside < self._limit:
+            self._let_in_soon()
         try:
             outcome = await turn
         except asyncio.CancelledError:
@@ -107,14 +114,18 @@ class Door:
             raise errors.Overloaded(timeout_ms, (time.perf_counter() - began) * 1000, RETRY_AFTER_S)
 
     def leave(self, took_s: float) -> None:
-        """Makes room after so long: for those that have come by now and were not seen yet, then for the newest."""
+        """Makes room after so long."""
         self._inside -= 1
         self._takes_s += (took_s - self._takes_s) * LEARN
         if self._takes_s > INSIDE_S:
             self._limit = max(self._limit - 1, self._least)
-        elif self._newest_last:
+        elif self._waiting:
             self._limit = min(self._limit + 0.1, self._most)
-        if self._newest_last and not self._is_letting_in:
+        self._let_in_soon()
+
+    def _let_in_soon(self) -> None:
+        """Where the newest go first, that is whoever has come by now and was not seen yet."""
+        if self._waiting and not self._is_letting_in:
             self._is_letting_in = True
             loop = asyncio.get_running_loop()
             # Not in the next turn of the event loop, but in the one in which it has seen who came meanwhile.
@@ -123,17 +134,23 @@ class Door:
     def _let_in(self) -> None:
         self._is_letting_in = False
         now = time.perf_counter()
-        while self._newest_last and self.is_open:
-            deadline, turn = self._newest_last.pop()
+        while self._waiting and self._inside < self._limit:
+            late_at, _, oldest = self._waiting[0]
+            if oldest.done():
+                self._waiting.popleft()
+                continue
+            self._is_late = late_at <= now
+            _, deadline, turn = self._waiting.pop() if self._is_late else self._waiting.popleft()
             if deadline > now + 2 * min(self._takes_s, INSIDE_S) and not turn.done():
                 turn.set_result(_LET_IN)
                 self._inside += 1
+        self._is_late = self._is_late and bool(self._waiting)
 
     def _forget_the_done(self) -> None:
         """Those who were let in or refused, where there are many: each keeps what it asked for."""
         most = 2 * self._n_waiting
-        if len(self._newest_last) > most:
-            self._newest_last = [each for each in self._newest_last if not each[-1].done()]
+        if len(self._waiting) > most:
+            self._waiting = deque(each for each in self._waiting if not each[-1].done())
         if len(self._by_deadline) > most:
             self._by_deadline = [each for each in self._by_deadline if not each[-1].done()]
             heapq.heapify(self._by_deadline)

@@ -1,4 +1,4 @@
-"""Where the event loop cannot keep up the newest go first, and who waits too long is refused."""
+"""Where the event loop cannot keep up they wait their turn, and who waits too long is refused."""
 
 from __future__ import annotations
 
@@ -84,17 +84,48 @@ def run(scene: Callable[[Callers], Awaitable[None]], *, inside: int) -> None:
     asyncio.run(play())
 
 
-def test_so_many_go_in_at_once_and_then_the_newest() -> None:
+def test_so_many_go_in_at_once_and_then_the_oldest() -> None:
     async def scene(callers: Callers) -> None:
         await callers.come("a", "b", "c", "d", "e")
         assert callers.inside == ["a", "b"]
         await callers.leave("a")
-        assert callers.inside == ["b", "e"]
+        assert callers.inside == ["b", "c"]
         await callers.leave("b")
-        await callers.leave("e")
-        assert callers.inside == ["d", "c"]
+        await callers.leave("c")
+        assert callers.inside == ["d", "e"]
 
     run(scene, inside=2)
+
+
+def test_nobody_goes_in_before_those_who_wait() -> None:
+    async def scene(callers: Callers) -> None:
+        await callers.come("a", "b")
+        callers._ends["a"].set()
+        await callers.tasks["a"]
+        await callers.come("c")
+        await callers.leave("b")
+        assert callers.inside == ["c"]
+
+    run(scene, inside=1)
+
+
+def test_once_half_of_the_oldest_ones_time_is_over_the_newest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(callers: Callers) -> None:
+        await callers.come("a", "b")
+        await callers.come("c", "d", in_s=10 * LATER_S)
+        began = time.perf_counter()
+        monkeypatch.setattr(door.time, "perf_counter", lambda: began + LATER_S / 2)
+        await callers.leave("a")
+        assert callers.inside == ["d"]
+        await callers.leave("d")
+        assert callers.inside == ["c"]
+        await callers.leave("c")
+        assert callers.inside == ["b"]
+        await callers.come("e")
+        await callers.leave("b")
+        assert callers.inside == ["e"]
+
+    run(scene, inside=1)
 
 
 def test_who_waits_past_its_deadline_is_refused_and_nobody_else() -> None:
@@ -165,10 +196,10 @@ def test_fewer_go_in_at_once_where_they_take_long_and_more_again_where_they_do_n
         for _ in range(2_000):
             at.leave(took_s=0.0)
             at.enter()
-        at._inside = 0
-        assert room(at) == 64
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
+        at._inside = 0
+        assert room(at) == 64
 
     asyncio.run(scene())
 
@@ -238,8 +269,6 @@ def test_one_that_is_cancelled_as_it_is_let_in_makes_room_for_the_next() -> None
         waiting = asyncio.create_task(at.wait(time.perf_counter() + LATER_S, LATER_S * 1000, Caller()))
         await asyncio.sleep(0)
         at.leave(took_s=0.0)
-        await asyncio.sleep(0)
-        assert at.is_open  # for those who come now
         at._let_in()
         assert not at.is_open
         waiting.cancel()
