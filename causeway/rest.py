@@ -7,7 +7,6 @@ every other path, so that each refusal is one JSON object in the same form.
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import math
 import re
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from causeway import admission, codec, errors, logs, openapi, tracing
+from causeway import admission, codec, errors, garbage, logs, openapi, tracing
 from causeway.admin import Admin
 from causeway.asgi import (
     Answer,
@@ -55,10 +54,6 @@ TOLD = ("/predict", "/feedback", "/drift", "/health", "/")
 TRACED = ("/predict", "/feedback")
 """Paths whose requests get a span; probes and scrapes would drown them."""
 
-
-GC_THRESHOLDS = (50_000, 20, 20)
-"""With Python's own (700, 10, 10), 2 000 requests in flight were searched for garbage again and again: two fifths of
-all the time, while there was most to do. Reference cycles are rare here, as in exceptions."""
 
 REFUSED_VALUES = (errors.MissingName, errors.NotANumber, errors.NotFinite, errors.NotAnInteger, errors.OutOfRange)
 """Refusals that name a feature, whose value they refuse."""
@@ -161,10 +156,7 @@ class Rest:
                 self._deployment.follow()
                 if self._recorder is not None:
                     self._recorder.start()
-                # What lives as long as the process is not looked at again: full collections took 100 ms and more.
-                gc.collect()
-                gc.freeze()
-                gc.set_threshold(*GC_THRESHOLDS)
+                garbage.settle()
             elif message["type"].startswith("lifespan.shutdown"):
                 await self._end(background)  # before that is sent: the server does not wait for what comes after
             await send(message)
@@ -187,6 +179,7 @@ class Rest:
             await asyncio.sleep(FLUSH_S)
             self._flush()
             busy = busyness.since_last()
+            garbage.tidy(busy)
             if self._deployment.is_ready and self._deployment.served.shadow is not None:
                 self._deployment.served.shadow.make_room(busy)
 

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import HOME, ROOT, environment
 
 LAYERS = [
-    {"console", "errors", "tag"},
+    {"console", "errors", "garbage", "tag"},
     {"contract", "cost", "door", "logs", "settings", "state", "tracing"},
     {"batching", "cache", "codec", "drift", "quality", "roll_call", "routing", "runtime", "state_file", "store"},
     {"admission", "decoding", "version"},
