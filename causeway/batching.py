@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from causeway import errors
 from causeway.contract import Array
 from causeway.cost import Cost
 
@@ -116,6 +117,11 @@ class Job:
         self.predictions: Array | None = None
         """(n_rows, output width), filled batch by batch where one does not suffice."""
 
+    @property
+    def n_left(self) -> int:
+        """Rows that are not computed yet, nor being computed."""
+        return self.n_rows - self.taken
+
 
 class Part(NamedTuple):
     """Some rows of a job, in a batch."""
@@ -176,7 +182,7 @@ class Batcher:
     def submit(self, X: Array, deadline: float, priority: Priority = "interactive") -> Job:
         """A job for X (n_rows, n_features), to be done by `deadline` on the batcher's clock.
 
-        Its future gets `Scored`, or raises `Expired`, `Poisoned`, or what it was dropped for.
+        Its future gets `Scored`, or raises `Expired`, `Poisoned`, `DeviceLost`, or what it was dropped for.
         """
         loop = asyncio.get_running_loop()
         now = self._clock()
@@ -328,12 +334,16 @@ class Batcher:
         return Batch(parts, n_rows, reason, now) if parts else None
 
     def _move(self, queue: deque[Job], n_rows: int) -> None:
-        """Counts rows of the first job as taken. With rows left it goes to the end, so that it holds up nobody."""
+        """Counts rows of the first job as taken.
+
+        With rows left it goes behind those that have fewer, so that it does not hold them up, but not to the end: where
+        large ones took turns, all of them would be done late, and with deadlines none.
+        """
         job = queue.popleft()
         job.taken += n_rows
         self._wait(job, -n_rows)
         if job.taken < job.n_rows:
-            queue.append(job)
+            queue.insert(next((i for i, other in enumerate(queue) if other.n_left >= job.n_left), len(queue)), job)
         if queue is self._bulk:
             # A debt where the part was larger than the credit; none where nobody else asked.
             self._bulk_credit = self._bulk_credit - n_rows if self._interactive else 0.0
@@ -349,6 +359,8 @@ class Batcher:
         """Of each part, by one call; None where that failed and more would tell whose fault it is."""
         try:
             return self._together(parts)
+        except errors.DeviceLost as exc:
+            return [exc] * len(parts)
         except Exception as exc:
             return [exc] if len(parts) == 1 else None
 
@@ -377,7 +389,10 @@ class Batcher:
         is_whole = True
         for (job, start, stop), outcome in zip(batch.parts, outcomes, strict=True):
             job.compute_s += seconds
-            if isinstance(outcome, Exception):
+            if isinstance(outcome, errors.DeviceLost):  # whatever was asked of it
+                is_whole = False
+                self.drop(job, outcome)
+            elif isinstance(outcome, Exception):
                 is_whole = False
                 self._blame(job, outcome)
             elif not job.future.done():

@@ -22,6 +22,9 @@ Array = NDArray[np.float32]
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
+PRECISION_TOLERANCE: Mapping[str, float] = {"fp32": 1e-5, "fp16": 2e-3, "int8": 5e-3}
+"""`Output.tolerance` of a model that computes in this precision."""
+
 SUGGESTED_FROM = 100
 """With more names than this, an unknown name is not compared with all of them: it would take too long."""
 
@@ -64,10 +67,14 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     minimum: float = 0.0
     maximum: float = 1.0
     description: str = ""
+    tolerance: float = PRECISION_TOLERANCE["fp32"]
+    """Largest absolute difference of a prediction between batches, engines and machines."""
 
     def __post_init__(self) -> None:
         if not self.name or self.width < 1:
             raise ValueError("An output needs a name and a width of at least 1")
+        if not 0 <= self.tolerance <= FLOAT32_MAX:
+            raise ValueError(f"{self.name}: tolerance must be a number from 0 on")
         _check_bounds(self.name, self.minimum, self.maximum)
 
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,6 +42,12 @@ RETRY_S = 5.0
 LISTED_S = 1.0
 """How often a worker sees to it that it is on the list of workers."""
 
+RESTART_S = 30.0
+"""A worker whose device is lost ends, but not before it is so old: the next one may lose it as well."""
+
+END_S = 10.0
+"""How long such a worker may take to end: what is left of it on the device may wait for ever."""
+
 STOP_S = 1.0
 """How long a version that is being loaded is waited for at the end."""
 
@@ -57,11 +65,19 @@ class Observer(variant.Observer, shadow.Observer, Protocol):
         *,
         is_followed: bool,
         created: Mapping[str, float],
+        engines: Mapping[str, tuple[str, str]],
     ) -> None:
         """The worker serves this revision: by role and tag the percent of the requests.
 
-        `created` says by tag when the version was saved, in seconds since 1970.
+        `created` says by tag when the version was saved, in seconds since 1970, and `engines` by what and on which
+        device it is run.
         """
+
+    def ran_out_of_memory(self) -> None:
+        """A device had no memory for a batch, which was halved; in any thread."""
+
+    def device_lost(self) -> None:
+        """A device computes no more for this worker."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +113,7 @@ class Deployment:
         self._refused: State | None = None
         self._mark: object = None
         self._presence = Presence(self.file.folder / "workers")
+        self._began = time.monotonic()
         self._is_ending = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -170,9 +187,10 @@ class Deployment:
 
     def details(self) -> dict[str, Any]:
         """What is served and why nothing else is, for /health."""
-        serving = self.served.state
-        roles = {role: msgspec.to_builtins(assignment) for role, assignment in serving.roles.items()}
-        told = {"revision": serving.revision, "roles": roles}
+        served = self.served
+        roles = {role: msgspec.to_builtins(assignment) for role, assignment in served.state.roles.items()}
+        engines = {role: variant.version.runtime.name for role, variant in served.variants.items()}
+        told = {"revision": served.state.revision, "roles": roles, "engines": engines}
         return told if self.problem is None else {**told, "problem": self.problem}
 
     def _first(self) -> State:
@@ -225,6 +243,10 @@ class Deployment:
         since_failure_s = since_listed_s = 0.0
         self._report()
         while not self._is_ending.wait(POLL_S):
+            lost = self._lost()
+            if lost is not None:
+                self._end(lost, loop)
+                return
             mark = self.file.mark()
             since_failure_s += POLL_S
             is_failing = self._served is None or self.problem is not None
@@ -250,6 +272,25 @@ class Deployment:
             if self._served is not None and self._is_over:  # a lease ends, whatever became of the file
                 self._adopt(self._served.state.without_expired(state.now()), loop)
             self._report()
+
+    def _lost(self) -> errors.DeviceLost | None:
+        """The loss of a device that something runs on."""
+        runtimes = [variant.version.runtime for variant in self._served.variants.values()] if self._served else []
+        return next((errors.DeviceLost(each.device, each.lost) for each in runtimes if each.lost is not None), None)
+
+    def _end(self, lost: errors.DeviceLost, loop: asyncio.AbstractEventLoop) -> None:
+        """Answers nothing any more, and ends the process, for BentoML to start another: only that can help."""
+
+        def unserve() -> None:
+            self._served, self._reason = None, lost.message
+
+        loop.call_soon_threadsafe(unserve)
+        logs.get().error("worker_ends", **lost.facts)
+        self._observer.device_lost()
+        self._presence.leave()
+        if not self._is_ending.wait(self._began + RESTART_S - time.monotonic()):
+            signal.alarm(round(END_S))
+            os.kill(os.getpid(), signal.SIGTERM)
 
     @property
     def _is_over(self) -> bool:
@@ -297,7 +338,12 @@ class Deployment:
 
     def _load(self, tag: str, role: Role) -> Variant:
         """The version in a role. Raises `VersionRefused` or `VersionNotFound`."""
-        version = ModelVersion.load(store.find(tag), threads=self._settings.threads)
+        version = ModelVersion.load(
+            store.find(tag),
+            threads=self._settings.threads,
+            device=self._settings.device,
+            out_of_memory=self._observer.ran_out_of_memory,
+        )
         logs.get().info(
             "version_loaded",
             model_version=version.tag,
@@ -305,6 +351,12 @@ class Deployment:
             fixed_us=round(version.cost.fixed_s * 1e6, 1),
             per_row_us=round(version.cost.per_unit_s * 1e6, 2),
             batch_difference=version.batch_difference,
+            engine=version.runtime.name,
+            device=version.runtime.device,
+            engines_us={
+                name: told if isinstance(told, str) else [round(seconds * 1e6, 1) for seconds in told]
+                for name, told in version.engines.items()
+            },
         )
         return Variant(role, version, self._observer, self._settings.cache_bytes)
 
@@ -340,7 +392,13 @@ class Deployment:
             }
             versions = [variant.version for variant in self.served.variants.values()]
             created = {version.tag: version.created.timestamp() for version in versions if version.created}
-            self._observer.deployed(serving.revision, shares, is_followed=self.problem is None, created=created)
+            self._observer.deployed(
+                serving.revision,
+                shares,
+                is_followed=self.problem is None,
+                created=created,
+                engines={version.tag: (version.runtime.name, version.runtime.device) for version in versions},
+            )
 
 
 def state_path(settings: Settings) -> Path:

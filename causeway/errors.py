@@ -16,11 +16,12 @@
     │   ├── BodyTooLarge, TooManyRows (413)
     │   ├── UnsupportedMediaType (415)
     │   ├── ModelFailed, InternalError, ChangeUndone (500)
-    │   ├── NotReady, Overloaded, DeadlineUnreachable, DatabaseUnreachable (503)
+    │   ├── NotReady, DeviceLost, Overloaded, DeadlineUnreachable, DatabaseUnreachable (503)
     │   └── DeadlineExceeded (504)
     ├── ClientGone                  nobody waits for the answer any more
     ├── VersionRefused              a saved version that must not serve
     │   └── DigestMismatch, ContractBroken, EngineFailed, SamplesDiffer, BatchDependent
+    ├── NoEngine                    what an engine needs is not on this machine
     ├── VersionNotFound             no such version in the model store
     ├── StateBroken                 a state file that says nothing that could be served
     ├── DatabaseUnusable            the prediction log cannot be opened
@@ -463,6 +464,17 @@ class NotReady(Refusal):
         self.retry_after_s = retry_after_s
 
 
+class DeviceLost(Refusal):
+    """The device that the model runs on computes no more for this process, which ends; another one takes its place."""
+
+    status = 503
+    code = "device_lost"
+
+    def __init__(self, device: str, reason: str) -> None:
+        super().__init__(f"{device} is lost: {reason}", device=device, reason=reason)
+        self.retry_after_s = 5.0
+
+
 class Overloaded(Refusal):
     """So much work waits that this request would not be answered in its time; it was not begun."""
 
@@ -557,6 +569,10 @@ class BatchDependent(VersionRefused):
     def __init__(self, tag: str, worst: float, tolerance: float) -> None:
         reason = f"predictions change by {worst:.3g} with the rows beside them, more than {tolerance:g}"
         super().__init__(tag, reason, worst=worst, tolerance=tolerance)
+
+
+class NoEngine(CausewayError):
+    """What an engine needs, or all that could run a version, is not on this machine."""
 
 
 class VersionNotFound(CausewayError):

@@ -44,7 +44,7 @@ def document(version: ModelVersion | None, settings: Settings) -> dict[str, Any]
         "paths": {
             "/predict": {"post": _predict(version, tag, settings)},
             **(_monitored(version, tag, settings) if settings.monitoring == "on" else {}),
-            "/health": {"get": _health(tag)},
+            "/health": {"get": _health(version, tag)},
             **{path: {"get": _plain(*described)} for path, described in _INFRASTRUCTURE.items()},
         },
         "components": {"schemas": {"Refusal": _REFUSAL, "Prediction": _prediction(version, tag), **_rows(version)}},
@@ -318,7 +318,8 @@ def _example(version: ModelVersion) -> list[list[int | float]]:
     ]
 
 
-def _health(tag: str) -> dict[str, Any]:
+def _health(version: ModelVersion | None, tag: str) -> dict[str, Any]:
+    engine = version.runtime.name if version else "onnxruntime CPUExecutionProvider"
     return {
         "operationId": "health",
         "summary": "Whether a model version is serving, and which",
@@ -340,6 +341,7 @@ def _health(tag: str) -> dict[str, Any]:
                                     "properties": {
                                         "revision": {"type": "integer"},
                                         "roles": {"type": "object"},
+                                        "engines": {"type": "object", "description": "What runs each role's version."},
                                         "problem": {"type": "string"},
                                     },
                                 },
@@ -348,7 +350,11 @@ def _health(tag: str) -> dict[str, Any]:
                         "example": {
                             "status": "healthy",
                             "version": tag,
-                            "details": {"revision": 0, "roles": {"champion": {"tag": tag}}},
+                            "details": {
+                                "revision": 0,
+                                "roles": {"champion": {"tag": tag}},
+                                "engines": {"champion": engine},
+                            },
                         },
                     }
                 },

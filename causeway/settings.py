@@ -43,6 +43,9 @@ class Settings:
     threads: int = 1
     """Threads that the engine uses for one batch."""
 
+    device: str = "auto"
+    """What computes: `cpu`, `cuda` (the first GPU), `cuda:N`, or `auto`: whichever is quickest when a version loads."""
+
     state_file: str = ""
     """Which versions are deployed, where it is not `causeway/NAME/state.json` in BENTOML_HOME (NAME: the model's)."""
 
@@ -152,6 +155,12 @@ def _database(variable: str, value: str) -> str:
     return f"postgresql+psycopg://{rest}"
 
 
+def _device(variable: str, value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,2}))?", value):
+        raise InvalidSetting(variable, value, "auto, cpu, cuda, or cuda:N for the GPU with the number N, from 0")
+    return value
+
+
 def _path(variable: str, value: str) -> str:
     if not value.endswith(".json"):
         raise InvalidSetting(variable, value, "the path of a .json file")
@@ -172,6 +181,7 @@ _CHECKS: dict[str, Callable[[str, str], Any]] = {
     "timeout_ms": _number(float, 1, 600_000),
     "max_timeout_ms": _number(float, 1, 600_000),
     "threads": _number(int, 1, 256),
+    "device": _device,
     "state_file": _path,
     "admin_token": _token,
     "cache_bytes": _number(int, 0, 2**40),

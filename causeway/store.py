@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,13 @@ from causeway.tag import is_name
 
 @dataclass(frozen=True)
 class StoredVersion:
-    """A version as it lies in the store: its tag, its folder and its metadata."""
+    """A version as it lies in the store: its tag, its folder, its metadata and its labels."""
 
     tag: str
     path: Path
     metadata: Mapping[str, Any]
     created: datetime | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def n_bytes(self) -> int:
@@ -42,6 +43,11 @@ class StoredVersion:
         """On the held-out period, as training measured it; None where it did not."""
         quality = self.metadata.get("quality")
         return quality.get("average_precision") if isinstance(quality, Mapping) else None
+
+    def has(self, file: str) -> bool:
+        """Whether `file` was saved, or lies there all the same."""
+        digests = self.metadata.get("files")
+        return (isinstance(digests, Mapping) and file in digests) or (self.path / file).exists()
 
     def read(self, file: str) -> bytes:
         """The bytes of `file`. Raises `DigestMismatch` where they are not what was saved."""
@@ -158,4 +164,5 @@ def _get(tag: str, models: Path | None) -> StoredVersion:
         model = ModelStore(models).get(tag)
     else:
         raise NotFound(f"there is no {models}")
-    return StoredVersion(str(model.tag), Path(model.path), model.info.metadata, model.info.creation_time)
+    info = model.info
+    return StoredVersion(str(model.tag), Path(model.path), info.metadata, info.creation_time, info.labels)

@@ -69,8 +69,8 @@ class Variant:
     ) -> Scored:
         """Predictions for X (n_rows, n_features) by `deadline` on `time.perf_counter`, or `timeout_ms` from now.
 
-        Raises `Overloaded`, `DeadlineUnreachable`, `DeadlineExceeded`, `ModelFailed`, or `ClientGone`: while the rows
-        wait, as soon as the client hangs up, otherwise once they are computed.
+        Raises `Overloaded`, `DeadlineUnreachable`, `DeadlineExceeded`, `ModelFailed`, `DeviceLost`, or `ClientGone`:
+        while the rows wait, as soon as the client hangs up, otherwise once they are computed.
         """
         if self._cache is not None:
             key = X.tobytes()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,10 +17,14 @@ from causeway import errors
 from causeway.codec import Decoder
 from causeway.contract import Array, Contract
 from causeway.cost import Cost
-from causeway.runtime import MODEL_FILE, Runtime, open_runtime
+from causeway.networks import DESCRIPTION_FILE, WEIGHTS_FILE
+from causeway.runtime import MODEL_FILE, Runtime, candidates
+from causeway.runtime.choice import choose
 from causeway.store import StoredVersion
 
 FILES = (MODEL_FILE, "contract.json", "reference.json", "evaluation.json", "samples.json", "MODEL_CARD.md")
+NETWORK_FILES = (DESCRIPTION_FILE, WEIGHTS_FILE)
+"""Of a network too, both or neither: what it runs from on a GPU."""
 
 
 class Samples(msgspec.Struct, frozen=True):
@@ -32,6 +38,12 @@ class Samples(msgspec.Struct, frozen=True):
 
 DEAR_S = 0.010
 """A model that takes longer for one row is tried on few rows when it is loaded."""
+
+MANY_ROWS = (256, 2048, 8192)
+"""Batches that show what a row costs: the first of them that takes long beside one row, as on a GPU few do."""
+
+FEW_ROWS = 4
+"""The same for a model that is dear."""
 
 
 @dataclass(frozen=True)
@@ -50,31 +62,53 @@ class ModelVersion:
     """Two of the samples' rows, for documentation and first calls."""
     created: datetime | None = None
     """When it was saved."""
+    engines: Mapping[str, tuple[float, ...] | str] = field(default_factory=dict)
+    """Those that it was chosen from: see `causeway.runtime.choice.Choice.figures`."""
 
     @classmethod
-    def load(cls, stored: StoredVersion, *, threads: int = 1) -> ModelVersion:
+    def load(
+        cls,
+        stored: StoredVersion,
+        *,
+        threads: int = 1,
+        device: str = "cpu",
+        out_of_memory: Callable[[], None] = lambda: None,
+    ) -> ModelVersion:
         """Checks digests, opens the engine, replays the samples, alone and together, and warms up.
 
-        Raises the `VersionRefused` that says which of these failed.
+        Where several engines can do that on `device`, it has the quickest: see `causeway.runtime.candidates`. Raises
+        the `VersionRefused` that says what failed.
         """
         files = {file: stored.read(file) for file in FILES}
+        if any(stored.has(file) for file in NETWORK_FILES):
+            for file in NETWORK_FILES:
+                stored.read(file)
         contract, samples = _read(stored.tag, files)
         try:
-            runtime = open_runtime(Path(stored.path), threads=threads)
             X = contract.from_features(samples.features)
-            predictions = runtime.run(X)
-        except errors.Refusal as exc:
+        except errors.BadRequest as exc:
             raise errors.ContractBroken(stored.tag, f"its own samples are outside the contract: {exc}") from exc
+        accept = partial(_accepted, stored.tag, contract, samples, X)
+        try:
+            engines = candidates(Path(stored.path), threads=threads, device=device, out_of_memory=out_of_memory)
+            choice = choose(engines, accept, X)
+        except errors.VersionRefused:
+            raise
+        except errors.NoEngine as exc:
+            raise errors.EngineFailed(stored.tag, f"it has no engine for {device}: {exc.message}") from exc
         except Exception as exc:
             raise errors.EngineFailed(stored.tag, f"the engine cannot run {MODEL_FILE}: {exc}") from exc
-        _compare(stored.tag, contract, samples, predictions)
-        cost = measure(runtime, X)
-        few = X if cost.seconds(1) < DEAR_S else X[:4]
-        difference = _batch_difference(stored.tag, runtime, few)
-        if not difference <= samples.tolerance:
-            raise errors.BatchDependent(stored.tag, difference, samples.tolerance)
+        cost, difference = choice.accepted
         return cls(
-            stored.tag, contract, Decoder(contract), runtime, cost, difference, samples.features[:2], stored.created
+            stored.tag,
+            contract,
+            Decoder(contract),
+            choice.runtime,
+            cost,
+            difference,
+            samples.features[:2],
+            stored.created,
+            choice.figures,
         )
 
     def predict(self, X: Array) -> Array:
@@ -89,17 +123,30 @@ class ModelVersion:
 
 
 def measure(runtime: Runtime, X: Array) -> Cost:
-    """The cost of a batch on this machine, by rows, from the fastest of a few runs with one row and with up to 256.
+    """The cost of a batch on this machine, by rows, from the fastest of a few runs with one row and with many.
 
-    Doubles as the warm-up. A model that needs long for one row is not run with many: its cost is taken as per row.
+    Doubles as the warm-up. A model that needs long for one row is tried with few, once.
     """
     one = min(_seconds(runtime, X[:1]) for _ in range(5))
-    if one > DEAR_S:
-        return Cost(0.0, one)
-    rows = np.resize(X, (256, X.shape[1]))
-    many = min(_seconds(runtime, rows) for _ in range(3))
-    per_row = max(many - one, 0.0) / (len(rows) - 1)
+    is_dear = one > DEAR_S
+    for n_rows in (FEW_ROWS,) if is_dear else MANY_ROWS:
+        rows = np.resize(X, (n_rows, X.shape[1]))
+        many = min(_seconds(runtime, rows) for _ in range(1 if is_dear else 3))
+        if many > 2 * one:
+            break
+    per_row = max(many - one, 0.0) / (n_rows - 1)
     return Cost(max(one - per_row, 0.0), per_row)
+
+
+def _accepted(tag: str, contract: Contract, samples: Samples, X: Array, runtime: Runtime) -> tuple[Cost, float]:
+    """What a batch costs, and by how much it changes a prediction. Raises `VersionRefused` or what the engine does."""
+    _compare(tag, contract, samples, runtime.run(X))
+    cost = measure(runtime, X)
+    few = X if cost.seconds(1) < DEAR_S else X[:FEW_ROWS]
+    difference = _batch_difference(tag, runtime, few)
+    if not difference <= contract.output.tolerance:
+        raise errors.BatchDependent(tag, difference, contract.output.tolerance)
+    return cost, difference
 
 
 def _batch_difference(tag: str, runtime: Runtime, X: Array) -> float:

@@ -270,6 +270,34 @@ def test_a_large_request_does_not_hold_up_those_behind_it() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("per_row_s", [CHEAP_S, DEAR_S / 2])
+def test_large_requests_are_done_one_after_the_other_and_not_all_at_the_end(per_row_s: float) -> None:
+    async def main() -> None:
+        engine = Engine()
+        batcher = steady(engine, Cost(0, per_row_s))
+        jobs = [batcher.submit(rows(2000), FAR) for _ in range(3)]
+        for i, job in enumerate(jobs):
+            assert_right(job.X, (await job.future).predictions)
+            assert all(not later.future.done() for later in jobs[i + 1 :])
+            assert sum(later.taken for later in jobs[i + 1 :]) < 2000
+        batcher.close()
+
+    run(main())
+
+
+def test_of_large_requests_with_deadlines_as_many_are_done_as_there_is_time_for() -> None:
+    async def main() -> None:
+        engine = Engine()
+        batcher = steady(engine, Cost(0, DEAR_S))
+        need_s = 100 * DEAR_S
+        jobs = [batcher.submit(rows(100), engine.clock.now + 2.5 * need_s) for _ in range(4)]
+        done = [not isinstance(outcome, Expired) for outcome in await outcomes(jobs)]
+        assert done == [True, True, False, False]
+        batcher.close()
+
+    run(main())
+
+
 def test_an_answer_says_where_its_time_went() -> None:
     async def main() -> None:
         engine = HeldEngine()

@@ -14,7 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from causeway import errors
-from causeway.contract import FLOAT32_MAX, SUGGESTED_FROM, Contract, Feature, Output, explain_features, explain_rows
+from causeway.contract import (
+    FLOAT32_MAX,
+    PRECISION_TOLERANCE,
+    SUGGESTED_FROM,
+    Contract,
+    Feature,
+    Output,
+    explain_features,
+    explain_rows,
+)
 from models.transactions import CONTRACT
 
 SMALL = Contract(
@@ -234,6 +243,23 @@ def test_an_array_of_either_float_type_is_taken(dtype: type[np.floating[Any]]) -
 
 
 A, B = Feature("a", minimum=0, maximum=10), Feature("b", "integer", 0, 1)
+
+
+def test_a_tolerance_is_part_of_the_contract_and_told_where_it_is_not_the_default() -> None:
+    plain = Contract((Feature("a"),), Output("p"))
+    assert plain.output.tolerance == PRECISION_TOLERANCE["fp32"]
+    assert b"tolerance" not in plain.to_json()
+    half = Contract((Feature("a"),), Output("p", tolerance=PRECISION_TOLERANCE["fp16"]))
+    assert Contract.from_json(half.to_json()) == half
+    assert half.narrower_than(plain) is None
+
+
+@pytest.mark.parametrize("tolerance", [-1e-5, float("nan"), float("inf")])
+def test_a_tolerance_that_means_nothing_is_refused(tolerance: float) -> None:
+    with pytest.raises(ValueError, match="p: tolerance must be a number from 0 on"):
+        Output("p", tolerance=tolerance)
+
+
 CHAMPION = Contract((A, B), Output("p"))
 
 

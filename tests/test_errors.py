@@ -47,6 +47,7 @@ REFUSALS = [
     errors.ModelFailed("fraud:v1"),
     errors.InternalError(),
     errors.NotReady("it is being loaded"),
+    errors.DeviceLost("cuda:0", "CUDA error: an illegal memory access was encountered"),
     errors.DeadlineExceeded(timeout_ms=1000),
     errors.Overloaded(200.0, 312.5, 0.1),
     errors.DeadlineUnreachable(200.0, 312.5),

@@ -12,10 +12,11 @@ from tests.conftest import HOME, ROOT, environment
 LAYERS = [
     {"console", "errors", "garbage", "tag"},
     {"contract", "cost", "door", "logs", "settings", "state", "tracing"},
-    {"batching", "cache", "codec", "drift", "quality", "roll_call", "routing", "runtime", "state_file", "store"},
-    {"admission", "decoding", "version"},
-    {"monitoring", "shadow", "variant"},
-    {"deployment", "figures"},
+    {"batching", "cache", "codec", "drift", "networks", "quality", "roll_call", "routing", "state_file", "store"},
+    {"admission", "decoding", "runtime"},
+    {"version"},
+    {"monitoring", "shadow", "training", "variant"},
+    {"deployment", "figures", "optimise"},
     {"experiments", "judge", "operations"},
     {"asgi", "commands", "rollout"},
     {"admin", "cli", "drifts", "feedback"},
@@ -65,7 +66,11 @@ def test_imports_point_one_way(layer: int) -> None:
         ("causeway.batching", {"bentoml", "onnxruntime", "sklearn"}),
         ("causeway.decoding", {"bentoml", "onnxruntime", "sklearn", "prometheus_client"}),
         ("causeway.client", {"bentoml", "onnxruntime", "sklearn", "msgspec"}),
-        ("service", {"sklearn", "pandas", "scipy", "onnx", "skl2onnx", "causeway.training", "models"}),
+        (
+            "service",
+            {"sklearn", "pandas", "scipy", "onnx", "skl2onnx", "torch", "safetensors", "causeway.training", "models"},
+        ),
+        ("models.transformer", {"bentoml", "torch"}),
     ],
 )
 def test_a_room_takes_along_only_what_it_needs(module: str, never: set[str]) -> None:

@@ -19,6 +19,7 @@ def test_each_variable_sets_its_field() -> None:
         "CAUSEWAY_TIMEOUT_MS": "12.5",
         "CAUSEWAY_MAX_TIMEOUT_MS": "100",
         "CAUSEWAY_THREADS": "3",
+        "CAUSEWAY_DEVICE": "cuda:1",
         "CAUSEWAY_STATE_FILE": "/somewhere/state.json",
         "CAUSEWAY_ADMIN_TOKEN": "0123456789abcdef",
         "CAUSEWAY_CACHE_BYTES": "4096",
@@ -32,7 +33,7 @@ def test_each_variable_sets_its_field() -> None:
     }
     state_file, token, database = "/somewhere/state.json", "0123456789abcdef", "postgresql+psycopg://user@host/name"
     monitoring = ("off", database, 7.0, 10_000_000, 500, 60.0)
-    expected = Settings("other:v1", 2, 1024, 5, 12.5, 100.0, 3, state_file, token, 4096, *monitoring, "json")
+    expected = Settings("other:v1", 2, 1024, 5, 12.5, 100.0, 3, "cuda:1", state_file, token, 4096, *monitoring, "json")
     assert Settings.from_env(environ) == expected
 
 
@@ -53,6 +54,11 @@ def test_each_variable_sets_its_field() -> None:
         ("CAUSEWAY_WORKERS", "1_0"),
         ("CAUSEWAY_TIMEOUT_MS", "1_000.0"),
         ("CAUSEWAY_LOG_FORMAT", "xml"),
+        ("CAUSEWAY_DEVICE", "gpu"),
+        ("CAUSEWAY_DEVICE", "cuda:"),
+        ("CAUSEWAY_DEVICE", "cuda:01"),
+        ("CAUSEWAY_DEVICE", "cpu:0"),
+        ("CAUSEWAY_DEVICE", ""),
     ],
 )
 def test_a_value_that_means_nothing_is_refused_by_variable_and_value(variable: str, value: str) -> None:
@@ -60,6 +66,11 @@ def test_a_value_that_means_nothing_is_refused_by_variable_and_value(variable: s
         Settings.from_env({variable: value})
     assert variable in str(refused.value)
     assert repr(value) in str(refused.value)
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:15"])
+def test_a_device_is_taken_as_it_is_written(device: str) -> None:
+    assert Settings.from_env({"CAUSEWAY_DEVICE": device}).device == device
 
 
 @pytest.mark.parametrize("path", ["", "state", "/somewhere/", "state.yaml", "state.json "])

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 import msgspec
 import numpy as np
 from onnx import NodeProto, TensorProto, checker, helper
 from sklearn.linear_model import LogisticRegression
 
-from causeway import store
+from causeway import networks, store
 from causeway.contract import Contract, Feature, Output
 from causeway.runtime import MODEL_FILE
 from causeway.store import StoredVersion
 from causeway.training import sklearn_to_onnx
-from causeway.version import Samples
+from causeway.version import NETWORK_FILES, Samples
 
 CONTRACT = Contract((Feature("a", minimum=-5, maximum=5), Feature("b", "integer", 0, 1)), Output("p"))
 _RNG = np.random.default_rng(0)
@@ -96,9 +97,33 @@ def saved_scaled(by: float, **changed: bytes | None) -> StoredVersion:
     return saved(model_onnx=scaled(by), samples_json=_samples(by), **changed)
 
 
+@cache
+def network_files() -> Mapping[str, bytes]:
+    """What a version that is a network has in place of others' files: the model, the network, and its samples."""
+    import torch
+
+    from causeway.training.export import torch_to_onnx
+
+    sizes = {"d_main": 8, "n_blocks": 1, "d_hidden": 8}
+    description = networks.Network("residual", len(CONTRACT.features), sizes)
+    torch.manual_seed(0)
+    module = networks.build(description).eval()
+    module.normalise.fit(X)
+    with torch.inference_mode():
+        predictions = module(torch.from_numpy(X[:8])).double().tolist()
+    samples = msgspec.json.encode(Samples(SAMPLES.features, predictions, 1e-5))
+    model = torch_to_onnx(module, description.n_features)
+    return {MODEL_FILE: model, "samples.json": samples, **networks.files(description, module)}
+
+
+def saved_network(**changed: bytes | None) -> StoredVersion:
+    """A version in the store that is a network, with some files changed."""
+    return saved(**{name.replace(".", "_"): data for name, data in network_files().items()} | changed)
+
+
 def saved(**changed: bytes | None) -> StoredVersion:
     """A version in the store with some files changed (None leaves one out); its digests are right all the same."""
-    names = {name.replace(".", "_"): name for name in FILES}
+    names = {name.replace(".", "_"): name for name in (*FILES, *NETWORK_FILES)}
     changes = {names[key]: data for key, data in changed.items()}
     files = {name: data for name, data in {**FILES, **changes}.items() if data is not None}
     return store.find(store.save("tiny", files, labels={"family": "tiny"}, metadata={"seed": 0}))

@@ -211,10 +211,17 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         panel("Backlog", "bytes", gauge("causeway_prediction_log_backlog_bytes", "instance")),
         panel("Failures of the database", "ops", rate("causeway_database_errors_total")),
     ],
-    "GPU": [
-        panel("Utilization", "percentunit", gauge("causeway_gpu_utilization_ratio", "instance", "gpu"), maximum=1),
+    "Devices": [
+        panel("Workers by engine", "short", gauge("causeway_engine_workers", "engine", "device", how="sum")),
         panel(
-            "Memory",
+            "Failures of devices",
+            "ops",
+            named("out of memory", rate("causeway_device_out_of_memory_total")),
+            named("lost", rate("causeway_device_lost_total")),
+        ),
+        panel("GPU utilization", "percentunit", gauge("causeway_gpu_utilization_ratio", "instance", "gpu"), maximum=1),
+        panel(
+            "GPU memory",
             "bytes",
             named("used", gauge("causeway_gpu_memory_used_bytes", "instance", "gpu")),
             named("there is", gauge("causeway_gpu_memory_bytes", "instance", "gpu")),

@@ -174,6 +174,23 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemax",
         )
+        self._engine = Gauge(
+            "causeway_engine_workers",
+            "Workers that run a version by this engine, on this device (cpu, or cuda:N).",
+            ("model_version", "engine", "device"),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._out_of_memory = Counter(
+            "causeway_device_out_of_memory_total",
+            "Batches that a device had no memory for, after which it gets half as many rows at once.",
+            registry=registry,
+        )
+        self._device_lost = Counter(
+            "causeway_device_lost_total",
+            "Workers that ended because their device computed no more.",
+            registry=registry,
+        )
         self._in_flight = Gauge(
             "causeway_requests_in_flight",
             "Requests that are being answered.",
@@ -249,6 +266,7 @@ class Metrics:
         self._seconds: defaultdict[tuple[str, int, Labels | None], list[float]] = defaultdict(list)
         self._noted: Tally[tuple[Counter, *tuple[str, ...]]] = Tally()
         self._known: set[Labels] = set()
+        self._engines: set[tuple[str, str, str]] = set()
 
     def watch(self, *, in_flight: Callable[[], int], queued_rows: Callable[[], int]) -> None:
         """From now on `flush` shows what these say: requests that are being answered, and rows that wait."""
@@ -297,10 +315,11 @@ class Metrics:
         *,
         is_followed: bool,
         created: Mapping[str, float] | None = None,
+        engines: Mapping[str, tuple[str, str]] | None = None,
     ) -> None:
         """Sets what this worker serves: by role and tag the percent of the requests.
 
-        created: by tag, when the version was made, in seconds since 1970.
+        created: by tag, when the version was made, in seconds since 1970. engines: by tag, its engine and its device.
         """
         self._revision.set(revision)
         self._followed.set(is_followed)
@@ -311,6 +330,18 @@ class Metrics:
         self._known |= shares.keys()
         for tag, timestamp in (created or {}).items():
             self._created.labels(tag).set(timestamp)
+        running = {(tag, *engine) for tag, engine in (engines or {}).items()}
+        for engine in self._engines | running:
+            self._engine.labels(*engine).set(engine in running)
+        self._engines |= running
+
+    def ran_out_of_memory(self) -> None:
+        """Counts a batch that a device had no memory for; in any thread."""
+        self._out_of_memory.inc()
+
+    def device_lost(self) -> None:
+        """Counts that this worker ends because its device computes no more."""
+        self._device_lost.inc()
 
     def poisoned(self) -> None:
         """Counts one request on whose rows the engine failed."""

@@ -40,7 +40,10 @@ def work(metrics: Metrics, version: ModelVersion) -> None:
     metrics.collected(2, 1e-3)
     metrics.gpu(0, 0.5, 2**30, 2**34)
     shares = {champion: 100.0, ("shadow", SHADOW): 0.0}
-    metrics.deployed(3, shares, is_followed=True, created={CHAMPION: time.time() - 3600, SHADOW: time.time()})
+    created = {CHAMPION: time.time() - 3600, SHADOW: time.time()}
+    metrics.deployed(3, shares, is_followed=True, created=created, engines={CHAMPION: ("torch cuda:0 fp32", "cuda:0")})
+    metrics.ran_out_of_memory()
+    metrics.device_lost()
     metrics.flush()
 
 

@@ -1,14 +1,17 @@
-"""ONNX Runtime runs a graph with our input and output, and refuses others."""
+"""ONNX Runtime runs a graph with our input and output, and refuses others; a GPU provider that does nothing too."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from causeway import errors
 from causeway.runtime import open_runtime
-from causeway.runtime.onnx import OnnxRuntime
+from causeway.runtime.device import DeviceRuntime
+from causeway.runtime.onnx import CPU_PROVIDER, GPU_PROVIDERS, GpuSession, OnnxRuntime, open_on_gpu
 from tests import tiny
 
 
@@ -55,3 +58,21 @@ def test_a_run_that_fails_writes_nothing_itself(tmp_path: Path, capfd: pytest.Ca
     with pytest.raises(Exception, match="idx=5"):
         runtime.run(np.array([[5, 0]], dtype=np.float32))
     assert capfd.readouterr().err == ""
+
+
+def test_a_provider_s_session_predicts_the_same_in_parts(folder: Path) -> None:
+    session = GpuSession(folder / OnnxRuntime.file, 1, CPU_PROVIDER, {})
+    runtime = DeviceRuntime("a provider", "cuda:0", session, largest=64)
+    np.testing.assert_array_equal(runtime.run(tiny.X), open_runtime(folder).run(tiny.X))
+
+
+@pytest.mark.skipif("AzureExecutionProvider" not in onnxruntime.get_available_providers(), reason="no idle provider")
+def test_a_provider_that_gets_nothing_of_the_model_is_none(folder: Path) -> None:
+    with pytest.raises(errors.NoEngine, match="gives nothing of the model to AzureExecutionProvider"):
+        GpuSession(folder / OnnxRuntime.file, 1, "AzureExecutionProvider", {})
+
+
+@pytest.mark.parametrize("provider", sorted(set(GPU_PROVIDERS) - set(onnxruntime.get_available_providers())))
+def test_an_onnx_runtime_without_a_provider_says_so(folder: Path, provider: str) -> None:
+    with pytest.raises(errors.NoEngine, match=f"this ONNX Runtime has no {provider}"):
+        open_on_gpu(folder / OnnxRuntime.file, provider, "cuda:0")
