@@ -12,10 +12,12 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import models
 from causeway import errors, store
@@ -42,6 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--time and --entity are columns of --data")
     try:
         family = models.family(args.family)
+        if models.needs_teacher(family) and args.teacher is None:
+            parser.error(f"{args.family} learns from another model's scores; name its tag with --teacher")
+        if args.teacher is not None and not models.needs_teacher(family):
+            parser.error(f"{args.family} learns from no teacher; leave --teacher out")
         tag = _stored(family.NAME) if args.if_missing else None
         if tag is None:
             tag = save(family, args)
@@ -64,6 +70,12 @@ def save(family: models.Family, args: argparse.Namespace) -> str:
     with _step(args.family, "to give its data"):
         data = _data(family, args)
     parts = split(data, delay_days=args.delay_days, test_days=args.test_days, seed=args.seed)
+    facts = _facts(args, params, data, parts)
+    if args.teacher is not None:
+        teacher = _teacher(args.teacher, family, facts)
+        _say(f"Asking {teacher.tag} for its scores")
+        parts = _taught(parts, teacher)
+        facts["teacher"] = teacher.tag
     _say(f"Training {args.family} on {len(parts.train)} rows ({parts.how})")
     with _step(args.family, "to train"):
         trained = family.train(parts.train, params, args.seed)
@@ -78,11 +90,11 @@ def save(family: models.Family, args: argparse.Namespace) -> str:
     _say("Exporting and comparing")
     with _step(args.family, "to export a model that runs"):
         model = family.to_artifact(trained)
+        others = models.to_files(family, trained)
         measured = _measure(model, parts.test, trained)
     gate.check(evaluation, measured, family.CONTRACT.output, gate.Limits())
 
-    facts = _facts(args, params, data, parts)
-    files = _files(family, args.family, trained, model, parts, evaluation, measured, facts)
+    files = others | _files(family, args.family, trained, model, parts, evaluation, measured, facts)
     quality = {name: value for name, value in dataclasses.asdict(evaluation.model).items() if value is not None}
     labels = {"family": args.family, "use-case": family.NAME, "format": Path(MODEL_FILE).suffix.strip(".")}
     metadata = {**facts, "quality": quality}
@@ -113,6 +125,25 @@ def _data(family: models.Family, args: argparse.Namespace) -> Dataset:
     return models.dataset(family, tables.read(args.data), args.label, args.data.name, **columns)
 
 
+def _teacher(tag: str, family: models.Family, facts: Mapping[str, Any]) -> ModelVersion:
+    """The version that is to teach. Raises `VersionRefused` where it cannot, or may have seen the rows to test on."""
+    stored = store.find(tag)
+    teacher = ModelVersion.load(stored)
+    narrower = teacher.contract.narrower_than(family.CONTRACT)
+    if narrower is not None:
+        raise errors.VersionRefused(teacher.tag, f"it cannot teach this family: {narrower}")
+    if stored.metadata.get("data_sha256") == facts["data_sha256"] and stored.metadata.get("split") != facts["split"]:
+        reason = f"it was trained on rows that would be for testing now. It was split {stored.metadata.get('split')}"
+        raise errors.VersionRefused(teacher.tag, f"{reason}; give the same --delay-days, --test-days and --seed")
+    return teacher
+
+
+def _taught(parts: Split, teacher: ModelVersion) -> Split:
+    """The parts, with the teacher's scores for the rows to train on."""
+    scores = gate.predictions_of(teacher.runtime, parts.train.X)[:, 0].astype(np.float64)
+    return dataclasses.replace(parts, train=dataclasses.replace(parts.train, teacher_scores=scores))
+
+
 def _measure(model: bytes, test: Dataset, trained: Trained) -> gate.Measured:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, MODEL_FILE).write_bytes(model)
@@ -124,6 +155,8 @@ def _facts(args: argparse.Namespace, params: Any, data: Dataset, parts: Split) -
         "data": data.source,
         "data_sha256": data.fingerprint(),
         "split": parts.how,
+        "delay_days": args.delay_days,
+        "test_days": args.test_days,
         "params": dataclasses.asdict(params),
         "seed": args.seed,
         "commit": provenance.commit(ROOT),
@@ -184,6 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--label", help="the column of --data that holds 0 or 1")
     parser.add_argument("--time", help="the column of --data that says when a row happened, if not the family's own")
     parser.add_argument("--entity", help="the column that says whose it is, if not the family's own")
+    parser.add_argument("--teacher", metavar="TAG", help="the saved version to learn from, where the family does that")
     parser.add_argument("--seed", type=_whole(0), default=0, help="seed of data, split and training (default 0)")
     parser.add_argument("--delay-days", type=_whole(0), default=7, help="days until labels are known (default 7)")
     parser.add_argument(

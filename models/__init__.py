@@ -1,13 +1,19 @@
 """The use case: one file per model family, all with the same surface, found by its file name.
 
 A family has NAME (its model's name in the store), CONTRACT, a frozen dataclass Params, and the functions of `Family`.
-It may have `from_table(table, label, source)` where a user's table needs more than the contract's columns; that takes
-`time` and `entity` too, the names of columns, where `--time` and `--entity` are to work.
+Where it needs them, it also has
+
+- `from_table(table, label, source)`, where a user's table needs more than the contract's columns; it takes `time` and
+  `entity` too, the names of columns, where `--time` and `--entity` are to work;
+- `to_files(trained)`, files by name to be saved beside the artifact;
+- `NEEDS_TORCH = True`, where it trains a network; torch is imported inside of its functions;
+- `NEEDS_TEACHER = True`, where it learns from `Dataset.teacher_scores`.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 from contextlib import suppress
 from types import ModuleType
@@ -56,20 +62,34 @@ def family(name: str) -> Family:
     missing = _missing(module)
     if missing:
         raise UnknownFamily(name, families(), f" (models/{name}.py lacks {', '.join(missing)})")
+    if _lacks_torch(module):
+        raise UnknownFamily(name, families(), " without torch, which it is made of; run `make setup-neural`")
     if not is_name(module.NAME):
         raise UnknownFamily(name, families(), f" (models/{name}.py has NAME = {module.NAME!r}, not {NAME_RULE})")
     return cast(Family, module)
 
 
 def families() -> list[str]:
-    """Names of all files in models/ that are families and can be imported."""
+    """Names of all files in models/ that are families, can be imported, and have torch if they need it."""
     found = []
     for name in _files():
         # A file that cannot be imported is told about when it is asked for by name.
         with suppress(Exception):
-            if not _missing(importlib.import_module(f"models.{name}")):
+            module = importlib.import_module(f"models.{name}")
+            if not _missing(module) and not _lacks_torch(module):
                 found.append(name)
     return found
+
+
+def needs_teacher(family: Family) -> bool:
+    """Whether it learns from another model's scores."""
+    return getattr(family, "NEEDS_TEACHER", False)
+
+
+def to_files(family: Family, trained: Trained) -> dict[str, bytes]:
+    """What the family saves beside its artifact, by name; most families nothing."""
+    own = getattr(family, "to_files", None)
+    return own(trained) if own is not None else {}
 
 
 def dataset(family: Family, table: pd.DataFrame, label: str, source: str, **columns: str) -> Dataset:
@@ -89,3 +109,7 @@ def _files() -> list[str]:
 
 def _missing(module: ModuleType) -> list[str]:
     return [part for part in SURFACE if not hasattr(module, part)]
+
+
+def _lacks_torch(module: ModuleType) -> bool:
+    return getattr(module, "NEEDS_TORCH", False) and importlib.util.find_spec("torch") is None

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from causeway import store
 from causeway.version import ModelVersion
@@ -136,7 +137,7 @@ def test_training_on_a_csv_twice_gives_the_same_model_to_the_last_bit(csv: Path,
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nosuchfamily"], "No model family 'nosuchfamily'; there are: gradient_boosting"),
+        (["nosuchfamily"], "No model family 'nosuchfamily'; there are: "),
         (["gradient_boosting", "--set", "depth=3"], "--set depth=3: no such hyper-parameter; there are: max_iter"),
         (["gradient_boosting", "--data", "nosuch.csv", "--label", "y"], "There is no file nosuch.csv"),
         (["gradient_boosting", "--data", "OWN", "--label", "TX_FRAUD"], "lacks 1 column: TX_FRAUD"),
@@ -159,6 +160,63 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_fitted(
     assert f"Refused. {words}" in result.stderr.replace("Refused. own.csv ", "Refused. ")
     assert "Training" not in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.fixture(scope="module")
+def taught(csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a teacher, and a small network that learnt from it."""
+    pytest.importorskip("torch")
+    folder = tmp_path_factory.mktemp("taught")
+    data = ["--data", str(csv), "--label", "IS_FRAUD"]
+    for arguments in (
+        ["gradient_boosting", *data, "--set", "max_iter=50", "--tag-file", str(folder / "teacher")],
+        ["distil", *data, "--teacher", "fraud:latest", "--set", "max_epochs=8", "--tag-file", str(folder / "student")],
+    ):
+        result = train(folder, *arguments)
+        assert result.returncode == 0, result.stderr
+        assert "Warning" not in result.stderr
+    return folder
+
+
+def test_a_network_that_learnt_from_a_teacher_says_so_and_has_its_weights_beside_the_graph(taught: Path) -> None:
+    teacher, student = ((taught / name).read_text().strip() for name in ("teacher", "student"))
+    folder = taught / "models" / student.replace(":", "/")
+    metadata = yaml.safe_load((folder / "model.yaml").read_text())["metadata"]
+    assert metadata["teacher"] == teacher
+    assert (metadata["delay_days"], metadata["test_days"]) == (7, 7)
+    assert {"model.onnx", "network.json", "weights.safetensors"} <= set(metadata["files"])
+    assert f"| {teacher} " in (folder / "MODEL_CARD.md").read_text()
+    assert metadata["versions"]["torch"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--teacher", "fraud:nosuch"], "The model store has no version fraud:nosuch"),
+        (["--teacher", "TEACHER", "--test-days", "5"], "rows that would be for testing now. It was split by time: "),
+    ],
+)
+def test_a_teacher_that_cannot_teach_is_refused(taught: Path, csv: Path, arguments: list[str], words: str) -> None:
+    teacher = (taught / "teacher").read_text().strip()
+    given = [teacher if argument == "TEACHER" else argument for argument in arguments]
+    result = train(taught, "distil", "--data", str(csv), "--label", "IS_FRAUD", *given)
+    assert result.returncode == 1
+    assert words in result.stderr
+    assert "Training" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["distil"], "distil learns from another model's scores; name its tag with --teacher"),
+        (["mlp", "--teacher", "fraud:latest"], "mlp learns from no teacher; leave --teacher out"),
+    ],
+)
+def test_a_teacher_is_for_families_that_learn_from_one(tmp_path: Path, arguments: list[str], words: str) -> None:
+    pytest.importorskip("torch")
+    result = train(tmp_path, *arguments)
+    assert result.returncode == 2
+    assert words in result.stderr
 
 
 @pytest.mark.usefixtures("saves_nothing")
@@ -275,7 +333,8 @@ def test_a_file_that_cannot_be_imported_is_told_by_name_and_stands_in_nobody_s_w
     asked = train(home, "broken", folder=checkout)
     assert "models/broken.py cannot be imported: No module named 'nosuchpackage'" in asked.stderr
     other = train(home, "nosuch", folder=checkout)
-    assert "No model family 'nosuch'; there are: gradient_boosting" in other.stderr
+    assert "No model family 'nosuch'; there are: " in other.stderr
+    assert "broken" not in other.stderr
 
 
 @pytest.fixture

@@ -5,18 +5,17 @@ The held-out rows are not used for it, so that what they say about both is said 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from causeway.quality.estimate import CalibrationMap
 from causeway.quality.measures import Numbers, Scores, working_threshold
 from causeway.quality.working import Working
-from causeway.training.dataset import Dataset, Trained
+from causeway.training.dataset import Dataset, Trained, folds
 
 N_FOLDS = 3
 """Parts of the rows, each scored by a model fitted on the others; 5 calibrated no better, and take longer."""
@@ -38,13 +37,9 @@ def working(fit: Callable[[Dataset], Trained], data: Dataset, seed: int) -> Work
 
 
 def out_of_fold(fit: Callable[[Dataset], Trained], data: Dataset, seed: int) -> Scores:
-    """A score (n,) for each row of `data`, by a model that was fitted on the folds that it is not in.
-
-    All rows of an entity are in one fold: its positives come in clusters, and a model that has seen one of them knows
-    the others.
-    """
+    """A score (n,) for each row of `data`, by a model that was fitted on the `folds` that it is not in."""
     scores = np.empty(len(data))
-    for fitted, scored in _folds(data, seed):
+    for fitted, scored in folds(data, N_FOLDS, seed):
         scores[scored] = fit(data.take(fitted)).predict(data.X[scored])
     return scores
 
@@ -97,15 +92,6 @@ def clustering(y: NDArray[np.int8], probabilities: Scores, entity: Numbers) -> f
 def _over_pairs(values: Scores, group: NDArray[np.intp]) -> float:
     """The products of each value with each other of its group, summed."""
     return float((np.bincount(group, values) ** 2).sum() - (values**2).sum())
-
-
-def _folds(data: Dataset, seed: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Rows to fit on and rows to score, fold by fold, with as many positives in each as can be."""
-    kind = StratifiedKFold if data.entity is None else StratifiedGroupKFold
-    folds: Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]] = kind(N_FOLDS, shuffle=True, random_state=seed).split(
-        data.X, data.y, data.entity
-    )
-    return folds
 
 
 def _rounded(values: NDArray[np.float64]) -> list[float]:

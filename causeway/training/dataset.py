@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
 from causeway.contract import Array, Contract
 from causeway.errors import BadRequest, TableRefused
@@ -27,18 +27,12 @@ PARTS = 4
 _ISO_8601 = "write times in ISO 8601, as in 2024-01-31 09:30:00"
 
 
-class Classifier(Protocol):
-    """A fitted scikit-learn classifier of labels 0 and 1."""
-
-    def predict_proba(self, X: Any) -> Any:
-        """(n_rows, 2) probabilities."""
-
-
 @dataclass(frozen=True)
 class Trained:
     """A fitted classifier."""
 
-    model: Classifier
+    model: Any
+    """What scikit-learn has: `predict_proba` gives (n_rows, 2) probabilities of labels 0 and 1."""
 
     def predict(self, X: Array) -> NDArray[np.float64]:
         """Probability of label 1, (n_rows,)."""
@@ -60,6 +54,8 @@ class Dataset:
     """(n,) number of what a row is about (the card's holder, for instance); makes card precision possible."""
     slices: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     """Named parts of the rows that are evaluated on their own, each an (n,) mask."""
+    teacher_scores: NDArray[np.float64] | None = None
+    """(n,) probabilities that another model, a teacher, gives for the rows; for a family that learns from them."""
 
     @classmethod
     def from_table(
@@ -106,9 +102,9 @@ class Dataset:
 
     def __post_init__(self) -> None:
         n = len(self.y)
-        parts = (self.X, self.time, self.entity, *self.slices.values())
+        parts = (self.X, self.time, self.entity, self.teacher_scores, *self.slices.values())
         if any(len(part) != n for part in parts if part is not None):
-            raise TableRefused(f"{self.source}: X, y, time, entity and slices must have the same number of rows")
+            raise TableRefused(f"{self.source}: X, y and all that is known of rows must have the same number of rows")
         if self.X.dtype != np.float32 or self.X.shape[1:] != (self.contract.width,):
             raise TableRefused(f"{self.source}: X must be float32 with {self.contract.width} columns")
         if not np.isin(self.y, (0, 1)).all():
@@ -128,6 +124,7 @@ class Dataset:
             time=None if self.time is None else self.time[rows],
             entity=None if self.entity is None else self.entity[rows],
             slices={name: mask[rows] for name, mask in self.slices.items()},
+            teacher_scores=None if self.teacher_scores is None else self.teacher_scores[rows],
         )
 
     def fingerprint(self) -> str:
@@ -163,9 +160,8 @@ def split(data: Dataset, *, delay_days: int = 7, test_days: int = 7, seed: int =
     if data.time is None:
         _enough(data.y, "The table", PARTS)
         train, test = train_test_split(np.arange(len(data)), test_size=TEST_SHARE, stratify=data.y, random_state=seed)
-        result = Split(
-            data.take(np.sort(train)), data.take(np.sort(test)), f"stratified, {TEST_SHARE:.0%} of the rows for testing"
-        )
+        how = f"stratified, {TEST_SHARE:.0%} of the rows for testing, drawn with seed {seed}"
+        result = Split(data.take(np.sort(train)), data.take(np.sort(test)), how)
     else:
         result = _split_by_time(data, data.time, delay_days, test_days)
     _enough(result.train.y, "The training part")
@@ -190,6 +186,19 @@ def _split_by_time(data: Dataset, time: NDArray[np.datetime64], delay_days: int,
     if data.entity is not None:
         how += ", without entities already known to be positive"
     return Split(data.take(day < first_test - delay_days), data.take(test), how)
+
+
+def folds(data: Dataset, n_folds: int, seed: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Rows to fit on and rows held out, fold by fold, with as many positives in each as can be.
+
+    All rows of an entity are in one fold: its positives come in clusters, and a model that has seen one of them knows
+    the others.
+    """
+    kind = StratifiedKFold if data.entity is None else StratifiedGroupKFold
+    parts: Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]] = kind(n_folds, shuffle=True, random_state=seed).split(
+        data.X, data.y, data.entity
+    )
+    return parts
 
 
 def _features(contract: Contract, table: pd.DataFrame) -> Array:

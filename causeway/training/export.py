@@ -1,9 +1,13 @@
-"""scikit-learn classifiers as ONNX graphs with one input `features` and one output `predictions`."""
+"""scikit-learn classifiers and torch modules as ONNX graphs with one input `features` and one output `predictions`."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any, cast
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +18,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
 
 from causeway.runtime.onnx import INPUT, OUTPUT
+
+if TYPE_CHECKING:
+    from torch import nn
 
 TARGET_OPSET = {"": 18, "ai.onnx.ml": 3}
 
@@ -86,3 +93,52 @@ def round_down_to_float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
     """The largest float32 that is at most each of `values`."""
     nearest = values.astype(np.float32)
     return np.where(nearest > values, np.nextafter(nearest, np.float32(-np.inf)), nearest)
+
+
+def torch_to_onnx(module: nn.Module, n_features: int) -> bytes:
+    """A torch module in eval mode as ONNX bytes; the same weights give the same bytes. The module stays as it was.
+
+    It must map raw features (n_rows, n_features) float32 to probabilities (n_rows, 1) float32, as the graph does then:
+    `features` to `predictions`. Raises `ValueError` for a module that works for one number of rows only, and what torch
+    raises for one that it cannot export.
+    """
+    import torch
+
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            copy.deepcopy(module).cpu().eval(),
+            (torch.zeros(2, n_features),),
+            dynamo=True,
+            verbose=False,
+            opset_version=TARGET_OPSET[""],
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim("n_rows")},),
+        )
+    proto: ModelProto = cast(torch.onnx.ONNXProgram, program).model_proto
+    if not proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
+        raise ValueError("The module fixes the number of rows; take it from x.shape[0] in forward(), not from len(x)")
+    _forget_its_making(proto)
+    return bytes(proto.SerializeToString())
+
+
+def _forget_its_making(proto: ModelProto) -> None:
+    """Removes what torch notes about each node: source files with their paths, lines, and the steps of the export."""
+    graph = proto.graph
+    del graph.value_info[:]
+    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Without what torch 2.13 says of itself: that torchvision is missing, and that it calls what it deprecates."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-LIBRARIES = ("bentoml", "numpy", "onnx", "onnxruntime", "pandas", "scikit-learn", "skl2onnx")
+LIBRARIES = ("bentoml", "numpy", "onnx", "onnxruntime", "pandas", "safetensors", "scikit-learn", "skl2onnx", "torch")
 
 
 def commit(folder: Path) -> str:
@@ -24,5 +25,9 @@ def commit(folder: Path) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Python's version and those of the libraries that shape a model."""
-    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+    """Python's version and those of the libraries that shape a model, of which not all need be installed."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

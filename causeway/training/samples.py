@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from causeway.training.dataset import Dataset, Trained
-from causeway.training.gate import Limits
 from causeway.version import Samples
 
 N_SAMPLES = 32
@@ -19,5 +18,5 @@ def samples(test: Dataset, trained: Trained) -> Samples:
     return Samples(
         features=test.X[rows].astype(np.float64).tolist(),
         predictions=scores[rows, np.newaxis].tolist(),
-        tolerance=Limits().parity,
+        tolerance=test.contract.output.tolerance,
     )

@@ -1,4 +1,4 @@
-"""Exported graphs predict what scikit-learn predicts, also where a value lies on a threshold."""
+"""Exported graphs predict what scikit-learn and torch predict, also where a value lies on a threshold."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from causeway.runtime import MODEL_FILE, open_runtime
-from causeway.training.export import round_down_to_float32, sklearn_to_onnx
+from causeway.training.export import round_down_to_float32, sklearn_to_onnx, torch_to_onnx
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3000, 4)).round(2).astype(np.float32)
@@ -64,3 +64,43 @@ def test_export_leaves_the_model_as_it_was() -> None:
     sklearn_to_onnx(model, 4)
     for (tree,), nodes in zip(model._predictors, before, strict=True):
         np.testing.assert_array_equal(tree.nodes, nodes)
+
+
+@pytest.fixture(scope="module")
+def module() -> Any:
+    """A user's own torch module, in training mode and with dropout."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    nn = torch.nn
+    return nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 1), nn.Sigmoid())
+
+
+def test_a_user_s_torch_module_becomes_a_graph_for_batches_of_any_size(module: Any, tmp_path: Path) -> None:
+    import torch
+
+    (tmp_path / MODEL_FILE).write_bytes(torch_to_onnx(module, 4))
+    assert module.training
+    module.eval()
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(X)).numpy()
+    module.train()
+    runtime = open_runtime(tmp_path)
+    for n_rows in (1, 2, len(X)):
+        np.testing.assert_allclose(runtime.run(X[:n_rows]), expected[:n_rows], rtol=0, atol=1e-5)
+
+
+def test_the_same_module_gives_the_same_bytes_without_a_word_of_where_it_was_made(module: Any) -> None:
+    exported = torch_to_onnx(module, 4)
+    assert exported == torch_to_onnx(module, 4)
+    assert b".py" not in exported
+
+
+def test_a_module_for_one_number_of_rows_is_refused(module: Any) -> None:
+    import torch
+
+    class Fixed(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return torch.sigmoid(x.sum(1, keepdim=True).expand(len(x), 1))
+
+    with pytest.raises(ValueError, match=r"fixes the number of rows; take it from x.shape\[0\]"):
+        torch_to_onnx(Fixed(), 4)

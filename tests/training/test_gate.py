@@ -11,7 +11,7 @@ from causeway.training.gate import Limits, Measured, check
 
 GOOD = Quality(1000, 100, 0.9, 0.6, 0.05, 0.01, 0.2)
 MEASURED = Measured(parity=1e-7, minimum=0.0, maximum=1.0, latency_ms=0.01, model_bytes=1000)
-OUTPUT = Output("p")
+OUTPUT = Output("p", tolerance=1e-5)
 
 
 def evaluation(ap: float, baseline_ap: float) -> Evaluation:
