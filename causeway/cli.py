@@ -69,7 +69,7 @@ class Steps(click.ParamType[tuple[float, ...]]):
 class Commands(click.Group):
     """Commands whose refusals are one sentence, and exit code 1."""
 
-    LATE = ("drift", "experiment", "log", "quality")
+    LATE = ("drift", "experiment", "log", "optimise", "quality")
     """Those in `causeway.commands`, which are imported when asked for: a rollback has no use for SQLAlchemy."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
