@@ -21,12 +21,14 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-dev train port serve prometheus test load-test bench wrk bench-start check format lock image clean
+.PHONY: help setup setup-neural setup-dev train port serve prometheus test load-test bench wrk bench-start bench-devices check format lock image image-gpu clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.serving ## create .venv with what training and serving need
+
+setup-neural: $(VENV)/.neural ## add what neural families need: torch, which may be some gigabytes
 
 setup-dev: $(VENV)/.dev ## create .venv with everything, tests and checks included
 
@@ -43,9 +45,14 @@ $(VENV)/.serving: requirements/training.txt | $(BIN)/python $(BIN)/causeway
 	$(BIN)/python -m pip install --require-hashes -r $<
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt | $(BIN)/python $(BIN)/causeway
-	$(BIN)/python -m pip install --require-hashes -r $<
-	@touch $@ $(VENV)/.serving $(VENV)/.load
+$(VENV)/.neural: requirements/neural.txt $(VENV)/.serving | $(BIN)/python
+	$(BIN)/python -m pip install -r $<
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt requirements/neural.txt | $(BIN)/python $(BIN)/causeway
+	$(BIN)/python -m pip install --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install -r requirements/neural.txt
+	@touch $@ $(VENV)/.serving $(VENV)/.load $(VENV)/.neural
 
 $(VENV)/.load: requirements/load.txt $(VENV)/.serving | $(BIN)/python
 	$(BIN)/python -m pip install --require-hashes -r $<
@@ -55,7 +62,7 @@ $(VENV)/.bench: requirements/bench.txt $(VENV)/.serving | $(BIN)/python
 	$(BIN)/python -m pip install --require-hashes -r $<
 	@touch $@
 
-train: setup ## train and save a model (FAMILY=gradient_boosting) unless the store has one
+train: setup $(if $(filter transformer mlp,$(FAMILY)),$(VENV)/.neural) ## train and save a model (FAMILY=gradient_boosting) unless the store has one
 	@$(BIN)/python train_and_save.py "$(FAMILY)" --if-missing --tag-file $(TRAINED)
 
 # Without output where PORT is free, to be told otherwise before a minute of training.
@@ -91,6 +98,9 @@ wrk:
 bench-start: train ## measure clone to prediction, serve to ready, and the simulator
 	$(BIN)/python load_tests/studies/start.py
 
+bench-devices: $(VENV)/.neural $(VENV)/.load ## measure networks and trees on this machine's CPU, and its GPU (5 minutes)
+	$(BIN)/python -m load_tests.studies.devices --write
+
 check: setup-dev ## lint, types, and generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -111,12 +121,19 @@ image: $(MODEL) ## build the Bento and its image (BACKEND=docker, IMAGE=causeway
 	BUILDAH_FORMAT=docker "$(CURDIR)/$(BIN)/bentoml" containerize "$$bento" --backend $(BACKEND) --image-tag $(IMAGE) \
 	  --opt label=org.opencontainers.image.revision=$$(git -C "$(CURDIR)" rev-parse HEAD 2>/dev/null || echo unknown) $(CONTAINERIZE_OPTS)
 
+# One Bento, two images: the argument is in deploy/Dockerfile.j2.
+image-gpu: ## the same with torch and CUDA, for CAUSEWAY_DEVICE=auto or cuda (IMAGE=causeway:gpu)
+	$(MAKE) image IMAGE=$(if $(filter file,$(origin IMAGE)),causeway:gpu,$(IMAGE)) CONTAINERIZE_OPTS="$(CONTAINERIZE_OPTS) --opt build-arg=GPU=1"
+
 lock: setup-dev ## pin requirements/*.txt again, with hashes
 	cd requirements && ../$(BIN)/$(LOCK) --upgrade dev.in -o dev.txt
 	cd requirements && ../$(BIN)/$(LOCK) load.in -c dev.txt -o load.txt
 	cd requirements && ../$(BIN)/$(LOCK) training.in -c dev.txt -o training.txt
 	cd requirements && ../$(BIN)/$(LOCK) serving.in -c dev.txt -o serving.txt
 	cd requirements && ../$(BIN)/$(LOCK) bench.in -c dev.txt -o bench.txt
+	cd requirements && for extra in neural gpu; do \
+	  ../$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --upgrade $$extra.in -c dev.txt \
+	  | grep -vE '^(cuda|nvidia|triton)' > $$extra.txt; done
 
 clean: ## remove .venv and caches (not the model store)
 	rm -rf $(VENV) build causeway.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -60,7 +60,11 @@ def test_a_servers_settings_are_its_defaults_whatever_the_shell_has_set(
 ) -> None:
     monkeypatch.setenv("CAUSEWAY_THREADS", "7")
     monkeypatch.setenv("CAUSEWAY_MAX_ROWS", "7")
-    command = [sys.executable, "-c", "import os; print({k: v for k, v in os.environ.items() if k.startswith('CAUSEWAY_')})"]
+    command = [
+        sys.executable,
+        "-c",
+        "import os; print({k: v for k, v in os.environ.items() if k.startswith('CAUSEWAY_')})",
+    ]
     process = served.Process(command, CORES, {"CAUSEWAY_MAX_ROWS": "8"}, tmp_path / "log")
     process.fault_until(lambda: False)
     assert (tmp_path / "log").read_text().strip() == "{'CAUSEWAY_MAX_ROWS': '8'}"
