@@ -84,7 +84,7 @@ $(VENV)/prometheus: | $(BIN)/python
 	rm -rf "$$folder"
 
 test: setup-dev prometheus ## set up and run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 load-test: $(MODEL) $(VENV)/.load ## find where the service tips over (OPTIONS="--dear --repeats 3"; OPTIONS=--help)
 	@$(WITH_MODEL) && $(BIN)/python -m load_tests $(OPTIONS)

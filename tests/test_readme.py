@@ -156,6 +156,15 @@ def test_every_command_works_from_top_to_bottom(stranger: Stranger, tmp_path: Pa
             elif block.note == "compare":
                 stranger.run("bash", "-c", text)
                 assert (stranger.folder / "build/load-test/comparison.html").is_file()
+            elif block.note == "neural":
+                # Small and short, and on the table: what a family learns on its own data is its own tests' affair.
+                few = " --data transactions.parquet --label TX_FRAUD"
+                text = re.sub(
+                    "( transformer| --teacher fraud:latest|optimise fraud:latest)$", rf"\1{few}", text, flags=re.M
+                )
+                text = text.replace(" transformer", " transformer --set n_blocks=1 --set max_epochs=16")
+                stranger.run("bash", "-euo", "pipefail", "-c", text.replace(" distil", " distil --set max_epochs=20"))
+                assert "variant: int8-static" in stranger.run("bash", "-c", "bentoml models list -o yaml")
             elif block.note == "watch":
                 watches(stranger, text, tmp_path)
             elif block.note:

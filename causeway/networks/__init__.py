@@ -23,13 +23,13 @@ def build(description: Network, *, dropout: float = 0.0) -> TabularNetwork:
     left out while training. Raises `TypeError` for sizes that its kind does not have.
     """
     from causeway.networks.ft_transformer import FTTransformer
-    from causeway.networks.normalise import SignedLog
+    from causeway.networks.normalise import Asinh
     from causeway.networks.residual import Residual
     from causeway.networks.tabular import TabularNetwork
 
     kind = {"ft_transformer": FTTransformer, "residual": Residual}[description.kind]
     body = kind(description.n_features, **description.sizes, dropout=dropout)
-    normalise = SignedLog(description.n_features)
+    normalise = Asinh(description.n_features)
     return TabularNetwork(normalise, body.half() if description.precision == "fp16" else body)
 
 

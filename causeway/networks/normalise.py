@@ -8,12 +8,20 @@ from torch import Tensor, nn
 from causeway.contract import Array
 
 
-class SignedLog(nn.Module):
-    """sign(x) log(1 + |x|) of each feature, standardised to mean 0 and variance 1 over the rows it was fitted on.
+LARGEST = 1e18
+"""A larger number counts as this one: its square would be none in float32."""
 
-    What lies outside of those rows' range counts as its edge: no number, however large, gives one that no weight was
-    fitted for. A feature that was constant is 0. On the published days, held-out average precision of a small network
-    is 0.73 after this, 0.69 after a piecewise-linear encoding by quantiles (Gorishniy et al., NeurIPS 2022).
+LEAST_DEVIATION = 1e-30
+"""Of a feature that is not taken for a constant: the reciprocal is a float32 as well."""
+
+
+class Asinh(nn.Module):
+    """asinh(x) of each feature, standardised to mean 0 and variance 1 over the rows it was fitted on.
+
+    The inverse hyperbolic sine is about sign(x) log(2 |x|) for large numbers, x for small ones (Burbidge, Magee, Robb,
+    Journal of the American Statistical Association 83, 1988), and one node of an ONNX graph. What lies outside of the
+    range of those rows counts as its edge: no number, however large, gives one that no weight was fitted for. A feature
+    that was constant is 0.
     """
 
     mean: Tensor
@@ -28,19 +36,14 @@ class SignedLog(nn.Module):
 
     def fit(self, X: Array) -> None:
         """Sets mean, scale and range from X (n, n_features)."""
-        x = _signed_log(torch.from_numpy(X))
-        deviation = x.double().std(dim=0, correction=0)
-        self.mean.copy_(x.double().mean(dim=0))
-        self.scale.copy_(torch.where(deviation > 0, 1 / deviation, 0))
-        standard = (x - self.mean) * self.scale
-        self.low.copy_(standard.amin(dim=0))
-        self.high.copy_(standard.amax(dim=0))
+        x = torch.from_numpy(X).clamp(-LARGEST, LARGEST)
+        self.low.copy_(x.amin(dim=0))
+        self.high.copy_(x.amax(dim=0))
+        scaled = torch.asinh(x).double()
+        deviation = scaled.std(dim=0, correction=0)
+        self.mean.copy_(scaled.mean(dim=0))
+        self.scale.copy_(torch.where(deviation > LEAST_DEVIATION, 1 / deviation, 0))
 
     def forward(self, features: Tensor) -> Tensor:
         """(n, n_features) float32."""
-        return torch.clamp((_signed_log(features) - self.mean) * self.scale, self.low, self.high)
-
-
-def _signed_log(x: Tensor) -> Tensor:
-    # ONNX has no log1p; written out, all engines round alike.
-    return torch.sign(x) * torch.log(1 + torch.abs(x))
+        return (torch.asinh(torch.clamp(features, self.low, self.high)) - self.mean) * self.scale

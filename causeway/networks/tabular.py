@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from causeway.networks.normalise import SignedLog
+from causeway.networks.normalise import Asinh
 
 
 class Body(nn.Module):
@@ -17,7 +17,7 @@ class Body(nn.Module):
 class TabularNetwork(nn.Module):
     """`body` between the normalisation of raw features and a sigmoid, which both stay in 32 bits."""
 
-    def __init__(self, normalise: SignedLog, body: Body) -> None:
+    def __init__(self, normalise: Asinh, body: Body) -> None:
         super().__init__()
         self.normalise = normalise
         self.body = body

@@ -8,13 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from causeway.networks.normalise import SignedLog
+from causeway.networks.normalise import Asinh
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 def normalise(fitted_on: list[float], values: list[float]) -> np.ndarray:
-    layer = SignedLog(1)
+    layer = Asinh(1)
     layer.fit(np.array(fitted_on, dtype=np.float32)[:, np.newaxis])
     return layer(torch.tensor(values, dtype=torch.float32).unsqueeze(1))[:, 0].numpy()
 
@@ -28,11 +28,17 @@ def test_a_heavy_tail_becomes_a_bell() -> None:
 
 
 def test_a_number_and_its_opposite_are_mirrored() -> None:
-    np.testing.assert_allclose(normalise([-9, 9], [-9, -1, 0, 1, 9]), [-1, -np.log10(2), 0, np.log10(2), 1], atol=1e-6)
+    one = np.arcsinh(1) / np.arcsinh(9)
+    np.testing.assert_allclose(normalise([-9, 9], [-9, -1, 0, 1, 9]), [-1, -one, 0, one, 1], atol=1e-6)
 
 
-def test_a_constant_feature_says_nothing() -> None:
-    assert not normalise([3, 3, 3], [0, 3, 1e6]).any()
+@pytest.mark.parametrize("column", [[3, 3, 3], [0.1] * 60, [0, 1e-44]])
+def test_a_constant_feature_says_nothing(column: list[float]) -> None:
+    assert not normalise(column, [0, 3, 1e6]).any()
+
+
+def test_the_largest_numbers_are_numbers_still() -> None:
+    assert np.isfinite(normalise([-3e38, 0, 3e38], [-3e38, 0, 3e38])).all()
 
 
 @given(st.lists(FLOATS, min_size=1, max_size=60), st.lists(FLOATS, min_size=2, max_size=2))
