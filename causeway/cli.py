@@ -264,7 +264,7 @@ def versions(operations: Operations, is_json: bool, url: str) -> None:
     if is_json:
         print_json(listed)
         return
-    shown = table("version", "role", "share", "age", "AP", "MB", "answered")
+    shown = table("version", "made", "role", "share", "age", "AP", "MB", "answered")
     for version in listed:
         shown.add_row(*_cells(version))
     console.console().print(shown)
@@ -416,6 +416,7 @@ def _progress(progress: Progress, plan: Plan) -> Group:
 def _cells(version: Listed) -> list[str]:
     return [
         version.tag,
+        version.made,
         version.role or "",
         "" if version.share is None else f"{version.share:g} %",
         "" if version.created is None else _age(version.created),

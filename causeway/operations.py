@@ -80,6 +80,8 @@ class Listed:
     created: datetime | None
     average_precision: float | None
     n_bytes: int
+    made: str
+    """The family that it was trained by, and as what variant: `mlp`, `mlp int8-static`."""
     requests: int | None = None
     """That it answered since the server was started; None where no server said so."""
 
@@ -128,7 +130,9 @@ class Operations:
         for stored in (stored for name in sorted(names) for stored in store.versions(name)):
             role = roles.get(stored.tag)
             share = 100 - current.shared if role == "champion" else current.roles[role].share if role else None
-            listed.append(Listed(stored.tag, role, share, stored.created, stored.average_precision, stored.n_bytes))
+            made = " ".join(stored.labels[name] for name in ("family", "variant") if name in stored.labels)
+            quality = stored.average_precision
+            listed.append(Listed(stored.tag, role, share, stored.created, quality, stored.n_bytes, made))
         return listed
 
     def promote(self, tag: str, by: By, *, revision: int | None = None) -> Done:

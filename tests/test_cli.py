@@ -74,13 +74,16 @@ class Machine:
         return {role: given["tag"] for role, given in self.json("status")["roles"].items()}
 
 
+LABELS = {"family": "mlp", "variant": "int8-static"}
+
+
 @pytest.fixture(scope="module")
 def versions() -> dict[str, StoredVersion]:
     """Versions by what they are, the oldest first."""
     quality = {"average_precision": 0.61234}
     return {
         "narrow": tiny.saved(contract_json=NARROW.to_json()),
-        "first": store.find(store.save("tiny", dict(tiny.FILES), labels={}, metadata={"quality": quality})),
+        "first": store.find(store.save("tiny", dict(tiny.FILES), labels=LABELS, metadata={"quality": quality})),
         "second": tiny.saved(),
         "damaged": tiny.saved(),
         "newest": tiny.saved(),
@@ -325,11 +328,13 @@ def test_versions_are_the_newest_first_with_role_share_quality_and_size(
     by_tag = {version["tag"]: version for version in listed}
     first = by_tag[tags["first"]]
     assert (first["role"], first["share"], first["average_precision"]) == ("champion", 95, 0.61234)
-    assert first["n_bytes"] == versions["first"].n_bytes
+    assert (first["n_bytes"], first["made"]) == (versions["first"].n_bytes, "mlp int8-static")
     assert by_tag[tags["second"]]["role"] is None
     assert {version["requests"] for version in listed} == {None}
     text = machine.says("versions", "--url", nobody)
-    assert re.search(rf"^{tags['first']} +champion +95 % +\d+ (s|min) +0\.6123 +0\.0 +\?$", text, re.MULTILINE), text
+    assert re.search(
+        rf"^{tags['first']} +mlp int8-static +champion +95 % +\d+ (s|min) +0\.6123 +0\.0 +\?$", text, re.MULTILINE
+    ), text
 
 
 @pytest.fixture(scope="module")

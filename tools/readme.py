@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 LOAD_TESTS = ("reference", "dear")
 """Folders in load_tests/results/, as `python -m load_tests --out FOLDER` leaves them."""
-STUDIES = ("drift", "quality", "experiments", "truth")
+STUDIES = ("drift", "quality", "experiments", "truth", "devices", "variants")
 """Files in load_tests/studies/, each with its result in load_tests/results/."""
 
 
@@ -41,7 +41,7 @@ def settings_table() -> str:
 
 
 def study_tables(name: str) -> str:
-    """What `python -m load_tests.NAME` found when it was last run."""
+    """What `python -m load_tests.studies.NAME` found when it was last run."""
     markdown: Callable[[object], str] = import_module(f"load_tests.studies.{name}").markdown
     return markdown(json.loads((ROOT / f"load_tests/results/{name}.json").read_text()))
 

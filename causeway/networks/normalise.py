@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from causeway.contract import Array
 
-
 LARGEST = 1e18
 """A larger number counts as this one: its square would be none in float32."""
 
