@@ -135,8 +135,8 @@ class Door:
         self._is_letting_in = False
         now = time.perf_counter()
         while self._waiting and self._inside < self._limit:
-            late_at, _, oldest = self._waiting[0]
-            if oldest.done():
+            late_at, ends_at, oldest = self._waiting[0]
+            if oldest.done() or ends_at <= now:  # is refused by a sweep
                 self._waiting.popleft()
                 continue
             self._is_late = late_at <= now

@@ -389,4 +389,4 @@ def test_beside_a_served_process_the_workers_are_waited_for_and_requests_counted
         requests = {version["tag"]: version["requests"] for version in listed}
         assert (requests[first], requests[second], requests[tags["newest"]]) == (1, 4, 0)
         text = machine.says("versions", CAUSEWAY_URL=server.url)
-        assert re.search(rf"^{second} +champion +100 % .* 4$", text, re.MULTILINE), text
+        assert re.search(rf"^{second} +tiny +champion +100 % .* 4$", text, re.MULTILINE), text

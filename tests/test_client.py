@@ -494,7 +494,7 @@ def test_each_refusal_raises_its_class_and_only_those_that_may_pass_are_tried_ag
         call(server.url, predict(), retry=QUICK)
     assert type(refused.value) is type(refusal)
     assert refused.value.facts == refusal.facts
-    may_pass = errors.NotReady | errors.Overloaded | errors.DatabaseUnreachable
+    may_pass = errors.NotReady | errors.Overloaded | errors.DatabaseUnreachable | errors.DeviceLost
     assert len(server.requests) == (3 if isinstance(refusal, may_pass) else 1)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from causeway import errors
 from causeway.optimise import gate
 from causeway.optimise.graph import NotMade
 from causeway.optimise.kinds import Kind
-from causeway.optimise.measure import Figures, measure, opened
+from causeway.optimise.measure import BATCHES, Figures, measure, opened
 from causeway.optimise.parent import Parent
 from causeway.optimise.saving import save
 from causeway.training.dataset import Split
@@ -40,7 +42,9 @@ def study(
         tell(f"Making {kind.name}")
         try:
             model = kind.make(parent.model, parts.train.X)
-            opened(model)
+            runtime = opened(model)
+            for n_rows in BATCHES:
+                runtime.run(np.resize(parts.train.X, (n_rows, parts.train.X.shape[1])))
             models[kind.name] = model
         except NotMade as exc:
             faults[kind.name] = str(exc)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -61,7 +62,8 @@ def choose(candidates: Sequence[Candidate], accept: Callable[[Runtime], Accepted
     fit.sort(key=lambda tried: tried[0])
     (_, runtime, accepted), *others = fit
     for _, other, _ in others:
-        other.close()
+        with suppress(Exception):  # of a device: the one that was chosen may be another
+            other.close()
     return Choice(runtime, accepted, figures)
 
 
@@ -93,5 +95,6 @@ def _tried(
     try:
         return runtime, accept(runtime), seconds_by_size(runtime, X)
     except BaseException:
-        runtime.close()
+        with suppress(Exception):  # what came first tells more
+            runtime.close()
         raise

@@ -90,7 +90,7 @@ class CudaGraphs:
     """
 
     _one_capture = threading.Lock()
-    """PyTorch captures one graph at a time in a process."""
+    """PyTorch captures one graph at a time in a process, and a device is not waited for while it does."""
 
     def __init__(self, device: str) -> None:
         if torch.version.cuda is None:
@@ -120,9 +120,10 @@ class CudaGraphs:
 
     def release(self) -> None:
         """Lets go of the graphs, which are captured again when they are asked for, and of what torch keeps."""
-        torch.cuda.synchronize(self._device)
-        self._graphs.clear()
-        torch.cuda.empty_cache()
+        with self._one_capture:
+            torch.cuda.synchronize(self._device)
+            self._graphs.clear()
+            torch.cuda.empty_cache()
 
     def _captured(self, slot: int, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
         graph, stream = torch.cuda.CUDAGraph(), self._capturing[slot]

@@ -68,6 +68,8 @@ def open_on_gpu(
         raise errors.NoEngine(f"this ONNX Runtime has no {provider}")
     onnxruntime.preload_dlls()  # from the packages that torch brings along, where there are such
     options = {"device_id": device.partition(":")[2]}
+    if provider == "CUDAExecutionProvider":
+        options["use_tf32"] = "0"  # which keeps 10 bits of a mantissa, and not the contract's bound
     if provider == "TensorrtExecutionProvider":
         # TensorRT builds for a span of batch sizes, and for a second and more again where one is outside of it.
         width = _session(path, threads, [CPU_PROVIDER]).get_inputs()[0].shape[1]
