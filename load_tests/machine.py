@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import random
 import re
 import resource
 import socket
@@ -183,7 +184,13 @@ def cpu_name() -> str:
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nothing uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of the loopback interface that nothing uses.
+
+    Not one of those that Linux gives to outgoing connections: a server takes seconds to start, and by then one of the
+    many connections of a load test could have it.
+    """
+    while True:
+        port = random.randrange(20_000, 32_768)  # noqa: S311 - not a secret
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

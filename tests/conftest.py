@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
+
+from load_tests.machine import free_port
 
 pytest_plugins = ("tests.postgres",)
 ROOT = Path(__file__).parent.parent
@@ -64,17 +66,17 @@ def answers(url: str) -> bool:
         return False
 
 
-def free_port() -> int:
-    """A port of the loopback interface that nothing uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def environment(home: Path, **variables: str) -> dict[str, str]:
     """The environment for a process that works on the model store in `home`."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True", **variables}
+    return {
+        **os.environ,
+        "PATH": path,
+        "BENTOML_HOME": str(home),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "PYTHONFAULTHANDLER": "1",
+        **variables,
+    }
 
 
 @contextmanager
@@ -93,6 +95,14 @@ def serving(home: Path, log: Path, *, bento: str = ".", **variables: str) -> Ite
     try:
         wait_until(lambda: answers(f"{server.url}/health"), "an answer from the service", server)
         yield server
+    except TimeoutError as exc:  # it did not answer: its log is to say what each of its threads was doing
+        workers = psutil.Process(process.pid).children(recursive=True)
+        process.kill()  # else it starts others, and does not hear that it is to end
+        for worker in workers:
+            worker.send_signal(signal.SIGABRT)
+        psutil.wait_procs(workers, PATIENCE_S)
+        exc.add_note(log.read_text())
+        raise
     finally:
         if process.poll() is None:
             server.stop()

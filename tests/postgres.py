@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from causeway.monitoring import database
-from tests.conftest import free_port
+from load_tests.machine import free_port
 
 USER = "nobody"
 """Who runs it where root runs the tests: PostgreSQL refuses to be run by root."""

@@ -23,8 +23,9 @@ import pytest
 from causeway import cli, store
 from causeway.state_file import StateFile
 from causeway.store import StoredVersion
+from load_tests.machine import free_port
 from tests import tiny
-from tests.conftest import ROOT, environment, free_port, serving, wait_until
+from tests.conftest import ROOT, environment, serving, wait_until
 
 NARROW = msgspec.structs.replace(
     tiny.CONTRACT, features=(msgspec.structs.replace(tiny.CONTRACT.features[0], minimum=-4), tiny.CONTRACT.features[1])

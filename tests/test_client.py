@@ -29,8 +29,9 @@ import stamina.instrumentation
 from causeway import errors
 from causeway.client import Answer, AsyncClient, Client, Retry, Timeout
 from causeway.errors import CallTimedOut, Refusal, UnexpectedAnswer, Unreachable
+from load_tests.machine import free_port
 from models.transactions import CONTRACT
-from tests.conftest import PATIENCE_S, ROOT, Server, free_port
+from tests.conftest import PATIENCE_S, ROOT, Server
 from tests.test_errors import REFUSALS
 
 NAMES = CONTRACT.names

@@ -31,7 +31,8 @@ from causeway.contract import Output
 from causeway.feedback import Entry, Feedback, Result
 from causeway.monitoring import database, database_thread
 from causeway.monitoring.database import labels, predictions
-from tests.conftest import PATIENCE_S, ROOT, answers, free_port, wait_until
+from load_tests.machine import free_port
+from tests.conftest import PATIENCE_S, ROOT, answers, wait_until
 from tests.feedback_app import Counts
 from tests.monitoring.test_database import PREDICTION
 from tests.postgres import Postgres

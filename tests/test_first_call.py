@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from causeway import first_call
-from tests.conftest import HOME, ROOT, Server, environment, free_port
+from load_tests.machine import free_port
+from tests.conftest import HOME, ROOT, Server, environment
 
 
 def test_the_printed_line_gets_a_prediction(server: Server) -> None:

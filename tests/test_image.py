@@ -23,7 +23,8 @@ import pytest
 
 from causeway import store
 from causeway.version import ModelVersion
-from tests.conftest import ROOT, answers, environment, free_port, wait_until
+from load_tests.machine import free_port
+from tests.conftest import ROOT, answers, environment, wait_until
 
 BASE_IMAGE = "docker.io/library/python:3.11-slim"
 BASE_IMAGE_SCRIPT = ROOT.parent / "shared" / "tools" / "containers" / "base_image.sh"

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from causeway import port
-from tests.conftest import PATIENCE_S, ROOT, Server, answers, environment, free_port, wait_until
+from load_tests.machine import free_port
+from tests.conftest import PATIENCE_S, ROOT, Server, answers, environment, wait_until
 from tests.test_train_and_save import BROKEN
 
 COPIED = ("causeway", "models", "requirements", "Makefile", "README.md", "bentofile.yaml", "service.py")

@@ -25,10 +25,11 @@ import pandas as pd
 import pytest
 
 from causeway.training.dataset import split
+from load_tests.machine import free_port
 from models.simulator import Simulation, simulate
 from models.transactions import CONTRACT
 from models.windows import add_features
-from tests.conftest import PATIENCE_S, PUBLISHED, ROOT, answers, free_port, wait_until
+from tests.conftest import PATIENCE_S, PUBLISHED, ROOT, answers, wait_until
 from tests.deploy.prometheus import which
 
 

@@ -22,8 +22,9 @@ from causeway import store
 from causeway.contract import Array
 from causeway.training.dataset import split
 from causeway.version import ModelVersion
+from load_tests.machine import free_port
 from tests import tiny
-from tests.conftest import HOME, PATIENCE_S, ROOT, Server, answers, environment, free_port, serving, wait_until
+from tests.conftest import HOME, PATIENCE_S, ROOT, Server, answers, environment, serving, wait_until
 
 
 @cache

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import PATIENCE_S, ROOT, Server, free_port, wait_until
+from load_tests.machine import free_port
+from tests.conftest import PATIENCE_S, ROOT, Server, wait_until
 
 UNPACKED = ROOT / ".venv" / "prometheus" / "usr" / "bin"
 FOLDER = ROOT / "deploy" / "prometheus"

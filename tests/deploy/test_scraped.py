@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from causeway.monitoring.definitions import definitions
-from tests.conftest import ROOT, answers, environment, free_port, serving, wait_until
+from load_tests.machine import free_port
+from tests.conftest import ROOT, answers, environment, serving, wait_until
 from tests.deploy.prometheus import Prometheus, scraping
 from tests.deploy.test_rules import RULES
 from tools.dashboard import DASHBOARD

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import PATIENCE_S, ROOT, Server, answers, environment, free_port, wait_until
+from load_tests.machine import free_port
+from tests.conftest import PATIENCE_S, ROOT, Server, answers, environment, wait_until
 
 FAULTS = {
     ("POST", "LocustBadStatusCode(code=500)"),

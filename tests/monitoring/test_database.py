@@ -19,7 +19,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from causeway.errors import DatabaseUnusable
 from causeway.monitoring import database
 from causeway.monitoring.database import drift_windows, labels, predictions, spool_positions
-from tests.conftest import ROOT, free_port
+from load_tests.machine import free_port
+from tests.conftest import ROOT
 from tests.postgres import Postgres
 
 PREDICTION: dict[str, Any] = {

@@ -26,7 +26,7 @@ from tests.conftest import PATIENCE_S, Server, serving, wait_until
 
 def scraped(server: Server) -> Mapping[str, float]:
     """Series to value, of /metrics."""
-    with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as response:
+    with urllib.request.urlopen(f"{server.url}/metrics", timeout=PATIENCE_S) as response:
         lines = response.read().decode().splitlines()
     return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if not line.startswith("#")}
 
@@ -34,7 +34,7 @@ def scraped(server: Server) -> Mapping[str, float]:
 def status(url: str, body: bytes | None = None) -> int:
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
             return int(response.status)
     except urllib.error.HTTPError as refused:
         with refused:
