@@ -111,6 +111,10 @@ class Deployment:
         """Whether there was ever a state file to follow."""
         self._reason = "it is being loaded"
         self._refused: State | None = None
+        self._loss: errors.DeviceLost | None = None
+        """Of the device that a version was to be loaded on."""
+        self._replaced: list[Variant] = []
+        """What their queues still have is being computed."""
         self._mark: object = None
         self._presence = Presence(self.file.folder / "workers")
         self._began = time.monotonic()
@@ -130,6 +134,9 @@ class Deployment:
         except (errors.VersionRefused, errors.VersionNotFound) as exc:
             self._reason = exc.message
             logs.get().error("version_refused", model_version=exc.tag, reason=exc.message)
+        except errors.DeviceLost as exc:
+            self._loss, self._reason = exc, exc.message
+            logs.get().error("device_lost", **exc.facts)
         except errors.StateBroken as exc:
             self._reason = f"{self.file.path.name} makes no sense: {exc.message}"
         else:
@@ -233,7 +240,7 @@ class Deployment:
         for role, assignment in wanted.roles.items():
             try:
                 loaded[assignment.tag] = loaded.get(assignment.tag) or self._load(assignment.tag, role)
-            except (errors.VersionRefused, errors.VersionNotFound) as exc:
+            except (errors.VersionRefused, errors.VersionNotFound, errors.DeviceLost) as exc:
                 self._refused = wanted
                 self._trouble(exc.message)
         left = {role: assignment for role, assignment in wanted.roles.items() if assignment.tag in loaded}
@@ -247,6 +254,7 @@ class Deployment:
             if lost is not None:
                 self._end(lost, loop)
                 return
+            self._let_go()
             mark = self.file.mark()
             since_failure_s += POLL_S
             is_failing = self._served is None or self.problem is not None
@@ -274,8 +282,10 @@ class Deployment:
             self._report()
 
     def _lost(self) -> errors.DeviceLost | None:
-        """The loss of a device that something runs on."""
-        runtimes = [variant.version.runtime for variant in self._served.variants.values()] if self._served else []
+        """The loss of a device that something runs on, or without which nothing could be loaded."""
+        if self._served is None:
+            return self._loss
+        runtimes = [variant.version.runtime for variant in self._served.variants.values()]
         return next((errors.DeviceLost(each.device, each.lost) for each in runtimes if each.lost is not None), None)
 
     def _end(self, lost: errors.DeviceLost, loop: asyncio.AbstractEventLoop) -> None:
@@ -306,9 +316,10 @@ class Deployment:
                 assignment.tag: has.get(assignment.tag) or self._load(assignment.tag, role)
                 for role, assignment in wanted.roles.items()
             }
-        except (errors.VersionRefused, errors.VersionNotFound) as exc:
+        except (errors.VersionRefused, errors.VersionNotFound, errors.DeviceLost) as exc:
             self._refused = wanted
             self._trouble(exc.message)
+            self._loss = exc if isinstance(exc, errors.DeviceLost) else None
             if before is None:
                 self._reason = exc.message
             return False
@@ -325,19 +336,32 @@ class Deployment:
         while not is_swapped.wait(POLL_S):
             if self._is_ending.is_set():
                 return False
-        left = has.keys() - loaded.keys()
-        for tag in left:
-            loop.call_soon_threadsafe(has[tag].batcher.close)
+        left = [gone for tag, gone in has.items() if tag not in loaded]
+        for gone in left:
+            loop.call_soon_threadsafe(gone.batcher.close)
+        self._replaced += left
         if before and before.shadow and before.shadow is not after.shadow:
             before.shadow.stop()
         self._tell()
-        if left:
-            del before, has
-            gc.collect()  # types that were made for a contract refer to themselves
         return True
 
+    def _let_go(self) -> None:
+        """Gives back what replaced versions had, once nothing waits for them any more."""
+        done = [each for each in self._replaced if each.batcher.is_idle]
+        if not done:
+            return
+        self._replaced = [each for each in self._replaced if each not in done]
+        while done:
+            version = done.pop().version
+            try:
+                version.runtime.close()
+            except Exception as exc:  # of a device, which what is served will find lost, if it is
+                logs.get().error("version_not_closed", model_version=version.tag, reason=str(exc))
+        del version
+        gc.collect()  # types that were made for a contract refer to themselves
+
     def _load(self, tag: str, role: Role) -> Variant:
-        """The version in a role. Raises `VersionRefused` or `VersionNotFound`."""
+        """The version in a role. Raises `VersionRefused`, `VersionNotFound` or `DeviceLost`."""
         version = ModelVersion.load(
             store.find(tag),
             threads=self._settings.threads,

@@ -77,7 +77,7 @@ class ModelVersion:
         """Checks digests, opens the engine, replays the samples, alone and together, and warms up.
 
         Where several engines can do that on `device`, it has the quickest: see `causeway.runtime.candidates`. Raises
-        the `VersionRefused` that says what failed.
+        the `VersionRefused` that says what failed, or `DeviceLost`, which is no fault of the version.
         """
         files = {file: stored.read(file) for file in FILES}
         if any(stored.has(file) for file in NETWORK_FILES):
@@ -92,7 +92,7 @@ class ModelVersion:
         try:
             engines = candidates(Path(stored.path), threads=threads, device=device, out_of_memory=out_of_memory)
             choice = choose(engines, accept, X)
-        except errors.VersionRefused:
+        except (errors.VersionRefused, errors.DeviceLost):
             raise
         except errors.NoEngine as exc:
             raise errors.EngineFailed(stored.tag, f"it has no engine for {device}: {exc.message}") from exc

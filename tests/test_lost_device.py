@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import numpy as np
 import pytest
 import structlog
@@ -27,6 +28,7 @@ from causeway.runtime import MODEL_FILE, Candidate
 from causeway.runtime.device import DeviceRuntime
 from causeway.runtime.onnx import OnnxRuntime
 from causeway.settings import Settings
+from causeway.state import State
 from tests import tiny
 from tests.conftest import HOME, PATIENCE_S, Server, serving, wait_until
 from tests.monitoring.test_metrics import scraped
@@ -176,6 +178,79 @@ def test_what_a_device_does_is_counted(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert (workers("gpu", "cuda:0"), workers("cpu", "cpu")) == (1, None)
     metrics.deployed(2, {}, is_followed=True, engines={tag: ("cpu", "cpu")})
     assert (workers("gpu", "cuda:0"), workers("cpu", "cpu")) == (0, 1)
+
+
+class OnCpu:
+    """Predicts as the processor does, and counts what is given back."""
+
+    def __init__(self, folder: Path) -> None:
+        self._on_cpu = OnnxRuntime(folder / MODEL_FILE)
+        self.n_released = 0
+
+    def run_all(self, chunks: Sequence[Array]) -> list[Array]:
+        return [self._on_cpu.run(chunk) for chunk in chunks]
+
+    def release(self) -> None:
+        self.n_released += 1
+
+
+def test_the_memory_of_a_version_is_given_back_once_another_has_replaced_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    engines: list[OnCpu] = []
+
+    def on_gpu(folder: Path, **_: object) -> list[Candidate]:
+        def open_() -> DeviceRuntime:
+            engines.append(OnCpu(folder))
+            return DeviceRuntime("gpu", "cuda:0", engines[-1])
+
+        return [Candidate("gpu", open_)]
+
+    monkeypatch.setattr("causeway.version.candidates", on_gpu)
+    first, second = tiny.saved_scaled(1.0).tag, tiny.saved_scaled(2.0).tag
+    settings = Settings(model=first, state_file=str(tmp_path / "state.json"))
+    deployment = Deployment(settings, Metrics(CollectorRegistry()))
+    deployment.start()
+
+    async def promote() -> None:
+        deployment.follow()
+        async with asyncio.timeout(PATIENCE_S):
+            deployment.file.path.write_bytes(msgspec.json.encode(State.of(second)))
+            while not engines[0].n_released:
+                await asyncio.sleep(0)
+        deployment.stop()
+
+    asyncio.run(promote())
+    assert deployment.champion.version.tag == second
+    assert [engine.n_released for engine in engines] == [1, 0]
+
+
+def test_a_worker_whose_device_is_lost_while_its_version_loads_ends(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def lose() -> DeviceRuntime:
+        raise errors.DeviceLost("cuda:0", "CUDA error")
+
+    monkeypatch.setattr("causeway.version.candidates", lambda *_, **__: [Candidate("gpu", lose)])
+    monkeypatch.setattr("causeway.deployment.RESTART_S", 0.0)
+    ends = Ends(monkeypatch)
+    settings = Settings(model=tiny.saved().tag, state_file=str(tmp_path / "state.json"))
+    deployment = Deployment(settings, Metrics(CollectorRegistry()))
+
+    async def until_it_ends() -> None:
+        deployment.follow()
+        async with asyncio.timeout(PATIENCE_S):
+            while len(ends.signals) < 2:
+                await asyncio.sleep(0)
+        deployment.stop()
+
+    with structlog.testing.capture_logs() as logged:
+        deployment.start()
+        with pytest.raises(errors.NotReady, match="cuda:0 is lost: CUDA error"):
+            _ = deployment.champion
+        asyncio.run(until_it_ends())
+    told = [event["event"] for event in logged if event["log_level"] == "error"]
+    assert told == ["device_lost", "worker_ends"]
 
 
 class Ends:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from causeway.contract import Output
-from causeway.optimise.measure import Figures
+from causeway.optimise.measure import Figures, Scoring
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,11 @@ class Limits:
 
 def reasons(variant: Figures, parent: Figures, output: Output, limits: Limits) -> list[str]:
     """Every reason for which the variant is not saved, each with the figure that failed; none where it may be."""
-    return [*_harm(variant, parent, output, limits), *_no_gain(variant, parent, limits)]
+    return [*harm(variant, parent, output, limits), *_no_gain(variant, parent, limits)]
 
 
-def _harm(variant: Figures, parent: Figures, output: Output, limits: Limits) -> Iterator[str]:
+def harm(variant: Scoring, parent: Scoring, output: Output, limits: Limits) -> Iterator[str]:
+    """The reasons for which the variant's scores may not take the place of the parent's."""
     # All are numbers: a test part without rows of both labels is refused when the table is split.
     lost = (parent.quality.average_precision or 0.0) - (variant.quality.average_precision or 0.0)
     if not lost <= limits.average_precision:

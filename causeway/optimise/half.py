@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -10,6 +12,7 @@ from onnx import NodeProto, TensorProto, helper
 
 from causeway.contract import Array
 from causeway.optimise.graph import Graph
+from causeway.runtime import Runtime
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 
@@ -46,6 +49,16 @@ def _converted(graph: Graph, nodes: list[NodeProto], tensor: str, *, to_half: bo
         precision = TensorProto.FLOAT16 if to_half else TensorProto.FLOAT
         nodes.append(helper.make_node("Cast", [tensor], [name], to=precision))
     return name
+
+
+def open_network(files: Mapping[str, bytes]) -> Runtime:
+    """What torch makes of `files`, those of a network, on the CPU."""
+    from causeway.runtime import network
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in files.items():
+            Path(folder, name).write_bytes(data)
+        return network.open_network(Path(folder))
 
 
 def network_files(folder: Path) -> dict[str, bytes]:

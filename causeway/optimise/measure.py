@@ -57,8 +57,8 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """All of a variant, or of the parent."""
+class Scoring:
+    """What an engine makes of the held-out rows."""
 
     quality: Quality
     """On the held-out rows."""
@@ -69,6 +69,12 @@ class Figures:
     """Largest absolute difference of a score from the parent's."""
     batch_difference: float
     """Largest absolute difference of a score between alone and in batches."""
+
+
+@dataclass(frozen=True)
+class Figures(Scoring):
+    """All of a variant, or of the parent."""
+
     speeds: list[Speed]
     n_bytes: int
     """Of the model file."""
@@ -86,19 +92,13 @@ def measure(
     """
     runtimes = {name: opened(model) for name, model in models.items()}
     tell("Scoring the held-out rows")
-    scored = {name: scores(runtime, test.X) for name, runtime in runtimes.items()}
-    # Low, middling and high ones.
-    some = test.X[np.argsort(scored[parent])[np.linspace(0, len(test) - 1, min(N_ALONE, len(test))).astype(np.intp)]]
-    apart = {name: batch_difference(runtime, some) for name, runtime in runtimes.items()}
+    of_parent = scores(runtimes[parent], test.X)
+    scored = {name: scoring(runtime, of_parent, test, threshold) for name, runtime in runtimes.items()}
     quick = speeds(runtimes, parent, test.X, tell)
     tell("Measuring memory")
     return {
         name: Figures(
-            quality=quality(test, scored[name], threshold),
-            minimum=float(scored[name].min()),
-            maximum=float(scored[name].max()),
-            difference=float(np.abs(scored[name] - scored[parent]).max()),
-            batch_difference=apart[name],
+            **vars(scored[name]),
             speeds=quick[name],
             n_bytes=len(model),
             memory_bytes=memory(model, test.X.shape[1]),
@@ -112,6 +112,20 @@ def opened(model: bytes) -> Runtime:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, MODEL_FILE).write_bytes(model)
         return open_runtime(Path(folder))
+
+
+def scoring(runtime: Runtime, of_parent: Scores, test: Dataset, threshold: float) -> Scoring:
+    """What `runtime` makes of the `test` rows, of which the parent's scores (n,) are given."""
+    found = scores(runtime, test.X)
+    # Low, middling and high ones.
+    some = test.X[np.argsort(of_parent)[np.linspace(0, len(test) - 1, min(N_ALONE, len(test))).astype(np.intp)]]
+    return Scoring(
+        quality=quality(test, found, threshold),
+        minimum=float(found.min()),
+        maximum=float(found.max()),
+        difference=float(np.abs(found - of_parent).max()),
+        batch_difference=batch_difference(runtime, some),
+    )
 
 
 def scores(runtime: Runtime, X: Array) -> Scores:

@@ -10,11 +10,12 @@ import msgspec
 
 from causeway import errors, store
 from causeway.contract import PRECISION_TOLERANCE, Contract
+from causeway.optimise.half import network_files
 from causeway.quality.working import Working
 from causeway.runtime import MODEL_FILE
 from causeway.store import StoredVersion
 from causeway.training.dataset import Dataset, Split, split
-from causeway.version import ModelVersion, Samples
+from causeway.version import NETWORK_FILES, ModelVersion, Samples
 
 ROOT = Path(__file__).parents[2]
 """The clone, whose commit a variant is made by."""
@@ -87,6 +88,12 @@ class Parent:
     def samples(self) -> Samples:
         """Its rows to replay."""
         return msgspec.json.decode(self.files["samples.json"], type=Samples)
+
+    def network_in(self, precision: str) -> dict[str, bytes]:
+        """Its files for torch in that precision, which engines on GPUs read; none for one that they have no use for."""
+        if precision != "fp16" or not set(NETWORK_FILES) <= self.files.keys():
+            return {}
+        return network_files(self.stored.path)
 
     def contract_in(self, precision: str) -> Contract:
         """Its contract with the tolerance of that precision, where it does not allow for more already."""

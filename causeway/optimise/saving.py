@@ -14,9 +14,8 @@ from causeway import store
 from causeway.contract import Array, Contract
 from causeway.drift import calibration as drift
 from causeway.optimise.card import card
-from causeway.optimise.half import network_files
-from causeway.optimise.kinds import Kind
-from causeway.optimise.measure import Figures, opened, scores
+from causeway.optimise.made import Made
+from causeway.optimise.measure import Figures, Scoring, opened, scores
 from causeway.optimise.parent import ROOT, Parent
 from causeway.runtime import MODEL_FILE, Runtime
 from causeway.training import provenance
@@ -39,36 +38,35 @@ class _Served:
         return np.column_stack([1 - positive, positive])
 
 
-def save(parent: Parent, of_parent: Figures, kind: Kind, model: bytes, own: Figures, parts: Split) -> str:
-    """Saves `model`, a variant of that kind with its `own` figures, and returns its tag.
+def save(made: Made, parent: Parent, of_parent: Figures, parts: Split) -> str:
+    """Saves what was `made` of `parent`, and returns its tag.
 
     Contract, samples, evaluation, drift reference and card are its own. The working threshold and the calibration map
     stay the parent's: the gate sees to it that scores mean the same. Files for torch are kept in float16 only: the
     others are for CPUs. Raises `VersionRefused` where what was saved would not load.
     """
-    contract = parent.contract_in(kind.precision)
-    trained = Trained(_Served(opened(model)))
+    own = made.own
+    contract = parent.contract_in(made.kind.precision)
+    trained = Trained(_Served(opened(made.files[MODEL_FILE])))
     evaluation = evaluate(trained, train_baseline(parts.train), parts.test, parent.working)
     measured = Measured(own.difference, own.minimum, own.maximum, own.speeds[0].p50_ms, own.n_bytes)
     test = parts.test
     rows = drift.Samples(parts.train.X, test.X, trained.predict(test.X), test.time)
     reference = drift.calibrate((*contract.names, contract.output.name), rows, parent.seed)
-    is_for_gpu = kind.precision == "fp16" and set(NETWORK_FILES) <= parent.files.keys()
     files = {
         **{name: data for name, data in parent.files.items() if name not in NETWORK_FILES},
-        **(network_files(parent.stored.path) if is_for_gpu else {}),
-        MODEL_FILE: model,
+        **made.files,
         "contract.json": contract.to_json(),
         "reference.json": reference.to_json(),
         "evaluation.json": to_json({**evaluation.to_dict(), "exported": dataclasses.asdict(measured)}),
         "samples.json": to_json(_samples(parent, contract, trained)),
-        "MODEL_CARD.md": card(kind, own, parent, of_parent, evaluation).encode(),
+        "MODEL_CARD.md": card(made, parent, of_parent, evaluation).encode(),
     }
     return store.save(
         parent.tag.partition(":")[0],
         files,
-        labels={**parent.stored.labels, "variant": kind.name},
-        metadata=_metadata(parent, kind, own),
+        labels={**parent.stored.labels, "variant": made.kind.name},
+        metadata=_metadata(parent, made),
         accept=ModelVersion.load,
     )
 
@@ -80,10 +78,17 @@ def _samples(parent: Parent, contract: Contract, trained: Trained) -> Samples:
     return Samples(features, alone, contract.output.tolerance)
 
 
-def _metadata(parent: Parent, kind: Kind, own: Figures) -> dict[str, Any]:
+def _metadata(parent: Parent, made: Made) -> dict[str, Any]:
     """The parent's, which say how it was trained, with the variant's figures, and what it was made by."""
     taken = {name: value for name, value in parent.stored.metadata.items() if name != "files"}
-    told: dict[str, Any] = msgspec.to_builtins(own)
-    quality = {name: value for name, value in told.pop("quality").items() if value is not None}
+    told = _told(made.own)
+    quality = told.pop("quality")
+    if made.in_torch is not None:
+        told["torch"] = _told(made.in_torch)
     made_by = {"commit": provenance.commit(ROOT), "versions": provenance.versions()}
     return {**taken, "parent": parent.tag, "quality": quality, "optimised": {**told, **made_by}}
+
+
+def _told(scoring: Scoring) -> dict[str, Any]:
+    told: dict[str, Any] = msgspec.to_builtins(scoring)
+    return {**told, "quality": {name: value for name, value in told["quality"].items() if value is not None}}

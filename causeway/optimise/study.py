@@ -10,10 +10,13 @@ import numpy as np
 from causeway import errors
 from causeway.optimise import gate
 from causeway.optimise.graph import NotMade
+from causeway.optimise.half import open_network
 from causeway.optimise.kinds import Kind
-from causeway.optimise.measure import BATCHES, Figures, measure, opened
+from causeway.optimise.made import Made
+from causeway.optimise.measure import BATCHES, Figures, measure, opened, scores, scoring
 from causeway.optimise.parent import Parent
 from causeway.optimise.saving import save
+from causeway.runtime import MODEL_FILE
 from causeway.training.dataset import Split
 
 PARENT = "fp32"
@@ -59,11 +62,20 @@ def study(
             found.append(Judged(kind.name, reasons=[faults[kind.name]]))
             continue
         own, tag = figures[kind.name], None
-        reasons = gate.reasons(own, of_parent, parent.contract_in(kind.precision).output, gate.Limits())
+        output, limits = parent.contract_in(kind.precision).output, gate.Limits()
+        reasons = gate.reasons(own, of_parent, output, limits)
+        network = parent.network_in(kind.precision)
+        in_torch = None
+        if network and not reasons:
+            tell(f"Scoring the held-out rows by {kind.name} in torch")
+            by_parent = scores(opened(parent.model), parts.test.X)
+            in_torch = scoring(open_network(network), by_parent, parts.test, parent.working.threshold)
+            reasons = [f"in torch, {reason}" for reason in gate.harm(in_torch, of_parent, output, limits)]
         if not reasons and not is_dry_run:
             tell(f"Saving {kind.name}")
             try:
-                tag = save(parent, of_parent, kind, models[kind.name], own, parts)
+                made = Made(kind, {**network, MODEL_FILE: models[kind.name]}, own, in_torch)
+                tag = save(made, parent, of_parent, parts)
             except errors.VersionRefused as exc:
                 reasons = [f"saved, it would be refused: {exc.reason}"]
         found.append(Judged(kind.name, own, reasons, tag))

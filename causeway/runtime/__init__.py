@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from causeway import errors
 from causeway.contract import Array
 from causeway.networks import DESCRIPTION_FILE
-from causeway.runtime.device import DeviceRuntime, has_driver
+from causeway.runtime.device import DeviceRuntime, failure, has_driver
 from causeway.runtime.onnx import GPU_PROVIDERS, OnnxRuntime, open_on_gpu
 
 MODEL_FILE = OnnxRuntime.file
@@ -35,7 +35,7 @@ class Runtime(Protocol):
         """Predictions (n_rows, output width) float32 of X (n_rows, n_features) float32."""
 
     def close(self) -> None:
-        """Gives back the memory that it keeps on its device; `run` is not called any more."""
+        """Gives back the memory that it keeps on its device, once no batch is computed; `run` would take it again."""
 
 
 class Candidate(NamedTuple):
@@ -43,7 +43,7 @@ class Candidate(NamedTuple):
 
     name: str
     open: Callable[[], Runtime]
-    """Raises `NoEngine` where the machine has not what it needs, or whatever the engine does."""
+    """Raises `NoEngine` where the machine has not what it needs, `DeviceLost`, or whatever the engine does."""
 
 
 def candidates(
@@ -63,16 +63,16 @@ def candidates(
             raise errors.NoEngine("this machine has no NVIDIA driver (libcuda.so.1)")
         return [on_cpu]
     gpu = device if ":" in device else "cuda:0"
-    on_gpu = [
-        Candidate(f"torch {gpu}", partial(_open_network, folder, gpu, out_of_memory)),
-        *(
-            Candidate(
-                f"onnxruntime {provider} {gpu}",
-                partial(open_on_gpu, path, provider, gpu, threads=threads, out_of_memory=out_of_memory),
+    openers: dict[str, Callable[[], DeviceRuntime]] = {
+        f"torch {gpu}": partial(_open_network, folder, gpu, out_of_memory),
+        **{
+            f"onnxruntime {provider} {gpu}": partial(
+                open_on_gpu, path, provider, gpu, threads=threads, out_of_memory=out_of_memory
             )
             for provider in GPU_PROVIDERS
-        ),
-    ]
+        },
+    }
+    on_gpu = [Candidate(name, partial(_open, gpu, opener)) for name, opener in openers.items()]
     return [on_cpu, *on_gpu] if device == "auto" else on_gpu
 
 
@@ -85,6 +85,18 @@ def open_runtime(folder: Path, *, threads: int = 1, device: str = "cpu") -> Runt
         except errors.NoEngine as exc:
             reasons.append(f"{candidate.name}: {exc.message}")
     raise errors.NoEngine("; ".join(reasons))
+
+
+def _open(device: str, opener: Callable[[], DeviceRuntime]) -> DeviceRuntime:
+    """What `opener` opens on `device`. Raises `DeviceLost` where that is what its error means."""
+    try:
+        return opener()
+    except (errors.NoEngine, errors.DeviceLost):
+        raise
+    except Exception as exc:
+        if failure(exc) != "lost":
+            raise
+        raise errors.DeviceLost(device, str(exc).partition("\n")[0]) from exc
 
 
 def _open_network(folder: Path, device: str, out_of_memory: Callable[[], None]) -> DeviceRuntime:

@@ -41,22 +41,26 @@ class Choice(Generic[Accepted]):
 def choose(candidates: Sequence[Candidate], accept: Callable[[Runtime], Accepted], X: Array) -> Choice[Accepted]:
     """The candidate with the least geometric mean of seconds for `SIZES` rows like X (n_rows, n_features).
 
-    One that cannot be opened, or that `accept` raises about, is left out. Raises that where it is the only one, and
-    `NoEngine` with all reasons where none is left.
+    One that cannot be opened, or that `accept` raises about, is left out. Raises that where it is the only one. Where
+    none is left, raises `DeviceLost` if that is what became of one, else `NoEngine` with all reasons.
     """
     if len(candidates) == 1:
         runtime = candidates[0].open()
         return Choice(runtime, accept(runtime), {})
     figures: dict[str, tuple[float, ...] | str] = {}
     fit: list[tuple[float, Runtime, Accepted]] = []
+    lost: errors.DeviceLost | None = None
     for candidate in candidates:
         try:
             runtime, accepted, seconds = _tried(candidate, accept, X)
         except Exception as exc:
             figures[candidate.name] = f"left out: {exc}"
+            lost = lost or (exc if isinstance(exc, errors.DeviceLost) else None)
         else:
             figures[candidate.name] = seconds
             fit.append((statistics.geometric_mean(seconds), runtime, accepted))
+    if not fit and lost is not None:
+        raise lost
     if not fit:
         raise errors.NoEngine("; ".join(f"{name} {reason}" for name, reason in figures.items()))
     fit.sort(key=lambda tried: tried[0])

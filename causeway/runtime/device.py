@@ -17,7 +17,7 @@ LARGEST_BATCH = 8192
 """Rows that a GPU computes at once, at most."""
 
 _OUT_OF_MEMORY = re.compile("out of memory|alloc_failed|failed to allocate memory", re.IGNORECASE)
-_LOST = re.compile("(cuda|cudnn|cublas) (error|failure)", re.IGNORECASE)
+_LOST = re.compile("(cuda|cudnn|cublas) (error|failure)|already recording to mempool", re.IGNORECASE)
 
 
 def has_driver() -> bool:
@@ -57,8 +57,9 @@ class Engine(Protocol):
 class DeviceRuntime:
     """An engine on a device that can fail. `run` may be called from several threads, which wait for each other.
 
-    Where memory runs out, batches become half as large and stay so; `out_of_memory` is called each time. Once the
-    device is lost, `run` raises `DeviceLost` for good.
+    Where memory runs out, batches become half as large and stay so; `out_of_memory` is called each time. Where there is
+    none for one row either, no request is to blame: the device is lost, as it is when it fails. From then on `run`
+    raises `DeviceLost`.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class DeviceRuntime:
     def run(self, X: Array) -> Array:
         """Predictions (n_rows, output width) float32 of X (n_rows, n_features) float32.
 
-        Raises `DeviceLost`, what the engine raises about the rows, or that it has no memory for one row.
+        Raises `DeviceLost`, or what the engine raises about the rows.
         """
         with self._lock:
             while True:
@@ -93,10 +94,10 @@ class DeviceRuntime:
                 except Exception as exc:
                     at_once = min(len(X), self.largest)
                     problem = failure(exc)
-                    if problem == "lost":
+                    if problem == "lost" or (problem is not None and at_once <= 1):
                         self.lost = str(exc).partition("\n")[0]
                         raise errors.DeviceLost(self.device, self.lost) from exc
-                    if problem is None or at_once <= 1:
+                    if problem is None:
                         raise
                 self._shrink(at_once)  # not among the handling: that keeps the tensors of the failed call
 
@@ -109,9 +110,10 @@ class DeviceRuntime:
             self.run(np.zeros((n_rows, n_features), np.float32))
 
     def close(self) -> None:
-        """Gives back the memory that it keeps on the device; `run` is not called any more."""
-        if self.lost is None:
-            self._engine.release()
+        """Gives back the memory that it keeps on the device, once no batch is computed; `run` would take it again."""
+        with self._lock:
+            if self.lost is None:
+                self._engine.release()
 
     def _predict(self, X: Array) -> Array:
         predictions = self._engine.run_all([X[part] for part in parts(len(X), self.largest)])

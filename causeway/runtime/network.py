@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -81,6 +81,10 @@ def _streams(device: str) -> tuple[list[torch.cuda.Stream], list[torch.cuda.Stre
     return launching, capturing
 
 
+def _pools() -> list[Any]:
+    return [torch.cuda.graph_pool_handle() for _ in range(SLOTS)]
+
+
 class CudaGraphs:
     """Captures a slot's work as a CUDA graph the first time, and replays it from then on, on the slot's stream.
 
@@ -101,7 +105,7 @@ class CudaGraphs:
             raise errors.NoEngine(f"torch sees {n_devices} CUDA device{'' if n_devices == 1 else 's'}")
         torch.set_float32_matmul_precision("highest")  # TF32 keeps 10 bits of a mantissa, and the contract's bound not
         self._launching, self._capturing = _streams(device)
-        self._pools = [torch.cuda.graph_pool_handle() for _ in range(SLOTS)]
+        self._pools = _pools()
         self._done = [torch.cuda.Event() for _ in range(SLOTS)]  # type: ignore[no-untyped-call]
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
 
@@ -123,6 +127,7 @@ class CudaGraphs:
         with self._one_capture:
             torch.cuda.synchronize(self._device)
             self._graphs.clear()
+            self._pools = _pools()  # one whose capture could not be ended is never captured into again
             torch.cuda.empty_cache()
 
     def _captured(self, slot: int, work: Callable[[], None]) -> torch.cuda.CUDAGraph:

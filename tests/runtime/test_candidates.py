@@ -69,6 +69,27 @@ def test_a_machine_without_torch_says_so(with_driver: None, monkeypatch: pytest.
         candidates(tmp_path, device="cuda")[0].open()
 
 
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (RuntimeError("CUDA error: an illegal memory access was encountered\nmore"), errors.DeviceLost),
+        (errors.NoEngine("torch sees 0 CUDA devices"), errors.NoEngine),
+        (ValueError("no such operator"), ValueError),
+    ],
+)
+def test_an_engine_whose_device_fails_while_it_is_opened_says_so(
+    with_driver: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, raised: Exception, expected: type[Exception]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("causeway.runtime._open_network", fail)
+    with pytest.raises(expected) as refused:
+        candidates(tmp_path, device="cuda:2")[0].open()
+    if isinstance(refused.value, errors.DeviceLost):
+        assert refused.value.message == "cuda:2 is lost: CUDA error: an illegal memory access was encountered"
+
+
 @pytest.mark.skipif(has_driver(), reason="there is an NVIDIA driver")
 def test_where_there_is_no_driver_torch_is_not_imported() -> None:
     stored = tiny.saved_network()

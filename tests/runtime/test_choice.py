@@ -129,3 +129,17 @@ def test_two_real_engines_are_measured_and_agree(tmp_path: Path) -> None:
     assert all(isinstance(seconds, tuple) and len(seconds) == len(SIZES) for seconds in choice.figures.values())
     for candidate in candidates:
         np.testing.assert_allclose(candidate.open().run(tiny.X), choice.accepted, rtol=0, atol=1e-5)
+
+
+def test_where_a_device_was_lost_and_nothing_else_fits_that_is_the_reason() -> None:
+    def lose() -> Runtime:
+        raise errors.DeviceLost("cuda:0", "CUDA error: unspecified launch failure")
+
+    def lack() -> Runtime:
+        raise errors.NoEngine("this ONNX Runtime has no such provider")
+
+    lost, lacking = Candidate("torch cuda:0", lose), Candidate("onnxruntime cuda:0", lack)
+    with pytest.raises(errors.DeviceLost, match="unspecified launch failure"):
+        choose([lacking, lost, lacking], lambda runtime: None, X)
+    with pytest.raises(errors.NoEngine, match="no such provider"):
+        choose([lacking, lacking], lambda runtime: None, X)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from causeway import errors
 from causeway.contract import Array
 from causeway.runtime.device import DeviceRuntime, failure, parts
+from tests.conftest import PATIENCE_S
 
 X = np.arange(1000, dtype=np.float32)[:, np.newaxis]
 ILLEGAL = "CUDA error: an illegal memory access was encountered\nCompile with `TORCH_USE_CUDA_DSA` to enable"
@@ -54,6 +57,7 @@ def short_of_memory(n_rows: int) -> Doubling:
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "out_of_memory"),
         (RuntimeError("BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer"), "out_of_memory"),
         (torch.AcceleratorError(ILLEGAL), "lost"),
+        (RuntimeError("beginAllocateToPool: already recording to mempool_id"), "lost"),
         (RuntimeError("CUDA error: device-side assert triggered"), "lost"),
         (RuntimeError("CUDA failure 700: an illegal memory access was encountered ; GPU=0"), "lost"),
         (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), "lost"),
@@ -102,12 +106,33 @@ def test_without_memory_batches_are_halved_and_stay_so() -> None:
     assert len(told) == 4
 
 
-def test_one_row_that_does_not_fit_is_refused_and_no_other() -> None:
-    runtime = DeviceRuntime("torch cuda:0", "cuda:0", short_of_memory(0))
+def test_a_device_without_memory_for_one_row_is_lost() -> None:
+    engine = short_of_memory(0)
+    runtime = DeviceRuntime("torch cuda:0", "cuda:0", engine)
     for _ in range(2):
-        with pytest.raises(torch.OutOfMemoryError):
+        with pytest.raises(errors.DeviceLost, match=r"cuda:0 is lost: .*out of memory"):
             runtime.run(X[:3])
-    assert runtime.lost is None
+    assert engine.calls == [[3], [1, 2], [1, 1, 1]]
+
+
+def test_the_memory_is_given_back_once_no_batch_is_computed() -> None:
+    is_computing, may_end = threading.Event(), threading.Event()
+
+    def check(chunks: Sequence[Array]) -> None:
+        is_computing.set()
+        assert may_end.wait(PATIENCE_S)
+        assert engine.n_released == 0
+
+    engine = Doubling(check)
+    runtime = DeviceRuntime("torch cuda:0", "cuda:0", engine)
+    with ThreadPoolExecutor(2) as pool:
+        answers = pool.submit(runtime.run, X)
+        assert is_computing.wait(PATIENCE_S)
+        closing = pool.submit(runtime.close)
+        may_end.set()
+        np.testing.assert_array_equal(answers.result(), 2 * X)
+        closing.result()
+    assert engine.n_released == 1
 
 
 def test_a_lost_device_is_asked_no_more() -> None:
