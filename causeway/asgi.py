@@ -12,7 +12,9 @@ from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from causeway import errors, tracing
+from causeway.batching import Priority, Scored
 from causeway.monitoring import batch
+from causeway.settings import Settings
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -212,3 +214,48 @@ def json_answer(status: int, body: bytes, request_id: str, *extra: tuple[bytes, 
 
 def length(body: bytes) -> tuple[bytes, bytes]:
     return b"content-length", b"%d" % len(body)
+
+
+class RequestHeaders(NamedTuple):
+    """The headers that POST /predict understands."""
+
+    timeout_ms: float
+    routing_key: str | None
+    model_version: str | None
+    priority: Priority
+
+    @classmethod
+    def parse(cls, headers: Headers, settings: Settings) -> RequestHeaders:
+        """Reads and checks them. Raises `InvalidHeader` or `UnsupportedMediaType`."""
+        content_type = headers.get(b"content-type", b"application/json")
+        if (
+            content_type != b"application/json" and not _JSON.fullmatch(content_type)
+        ) or b"content-encoding" in headers:
+            raise errors.UnsupportedMediaType()
+        timeout_ms = header_value(headers, b"x-timeout-ms")
+        return cls(
+            settings.timeout_ms if timeout_ms is None else min(float(timeout_ms), settings.max_timeout_ms),
+            header_value(headers, b"x-routing-key"),
+            header_value(headers, b"x-model-version"),
+            "bulk" if header_value(headers, b"x-priority") == "bulk" else "interactive",
+        )
+
+
+_JSON = re.compile(rb'application/json[ \t]*(;[ \t]*(charset=("?)utf-8\3)?[ \t]*)?', re.IGNORECASE)
+
+
+def server_timing(receive_s: float, phases: Phases, scored: Scored) -> tuple[bytes, bytes]:
+    """Where the time went, as browsers show it (W3C Server Timing); durations in milliseconds."""
+    decode_s, queue_s, compute_s, encode_s = phases
+    return b"server-timing", (
+        b'receive;dur=%.3f, decode;dur=%.3f, queue;dur=%.3f, compute;dur=%.3f;desc="%d rows, %b", encode;dur=%.3f'
+        % (
+            receive_s * 1000,
+            decode_s * 1000,
+            queue_s * 1000,
+            compute_s * 1000,
+            scored.batch_rows,
+            scored.released.encode(),
+            encode_s * 1000,
+        )
+    )

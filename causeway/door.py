@@ -54,6 +54,10 @@ class Client(Protocol):
         """Whether it is known to have hung up."""
 
 
+Turn = asyncio.Future[int]
+"""Of somebody who waits: done once it has come, or gone."""
+
+
 class Door:
     """In front of the work that is done on the event loop, to which all methods belong."""
 
@@ -63,11 +67,11 @@ class Door:
         self._inside = 0
         self._takes_s = 0.0
         self._crowded_at = float("-inf")
-        self._waiting: deque[tuple[float, float, asyncio.Future[int]]] = deque()
+        self._waiting: deque[tuple[float, float, Turn]] = deque()
         """In the order of arrival: when half of its time is over, deadline, and what is set when its time has come."""
         self._is_late = False
         """Whether half of the oldest one's time is over."""
-        self._by_deadline: list[tuple[float, int, Client, asyncio.Future[int]]] = []
+        self._by_deadline: list[tuple[float, int, Client, Turn]] = []
         """A heap: deadline, a number that no other has, who asks, and what is set when its time has come or gone."""
         self._numbers = itertools.count()
         self._n_waiting = 0
@@ -89,24 +93,38 @@ class Door:
         Raises `Overloaded` after `deadline` (`time.perf_counter`), of a request that is allowed `timeout_ms`, or
         `ClientGone`, where the client has hung up by then; `Overloaded` at once where too many wait.
         """
-        self._crowded_at = began = time.perf_counter()
+        began = time.perf_counter()
+        turn = self.line_up(began, deadline, timeout_ms, client)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            self._n_waiting -= 1
+            if not turn.cancelled() and turn.result() == _LET_IN:  # meanwhile
+                self.leave(0.0)
+            raise
+        self.go_in(turn, began, timeout_ms)
+
+    def line_up(self, began: float, deadline: float, timeout_ms: float, client: Client) -> Turn:
+        """As `wait`, for who cannot wait here: once the turn is done, `go_in` must follow.
+
+        Raises `Overloaded` where too many wait.
+        """
+        self._crowded_at = began
         if self._n_waiting >= WAITING:
             raise errors.Overloaded(timeout_ms, timeout_ms, RETRY_AFTER_S)
-        turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        turn: Turn = asyncio.get_running_loop().create_future()
         self._waiting.append(((began + deadline) / 2, deadline, turn))
         heapq.heappush(self._by_deadline, (deadline, next(self._numbers), client, turn))
         self._sweep_soon()
         self._n_waiting += 1
         if self._inside < self._limit:
             self._let_in_soon()
-        try:
-            outcome = await turn
-        except asyncio.CancelledError:
-            if not turn.cancelled() and turn.result() == _LET_IN:  # meanwhile
-                self.leave(0.0)
-            raise
-        finally:
-            self._n_waiting -= 1
+        return turn
+
+    def go_in(self, turn: Turn, began: float, timeout_ms: float) -> None:
+        """Goes in, after a turn that is done; `leave` must follow. Raises what `wait` does."""
+        self._n_waiting -= 1
+        outcome = turn.result()
         # Raised only here: an exception in the future would be a cycle with this frame, and keep the request's rows.
         if outcome == _GONE:
             raise errors.ClientGone()

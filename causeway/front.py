@@ -10,6 +10,9 @@ from typing import Any
 
 import attrs
 import bentoml
+import uvicorn.config
+
+from causeway.protocol import FastPathProtocol
 
 
 @attrs.define
@@ -20,4 +23,5 @@ class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
 
     def to_asgi(self, is_main: bool = True) -> Any:
         """The application that BentoML gives to the HTTP server."""
+        uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{FastPathProtocol.__module__}:{FastPathProtocol.__qualname__}"
         return self.front(super().to_asgi(is_main))

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import re
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
@@ -22,27 +21,28 @@ from causeway.asgi import (
     Answer,
     App,
     Endpoint,
-    Headers,
     Message,
-    Phases,
     Receive,
     Request,
+    RequestHeaders,
     Scope,
     Send,
-    header_value,
     json_answer,
     length,
+    server_timing,
 )
-from causeway.batching import Priority, Scored
+from causeway.batching import Priority
 from causeway.decoding import BodyDecoder
 from causeway.deployment import Deployment, state_path
 from causeway.door import Door
 from causeway.drifts import Drifts
+from causeway.fast_path import FastPath
 from causeway.feedback import Feedback
 from causeway.monitoring import folder, process
 from causeway.monitoring.metrics import FLUSH_S, Metrics
 from causeway.monitoring.place import where
 from causeway.monitoring.recorder import Recorder
+from causeway.protocol import FastRequest
 from causeway.settings import Settings
 from causeway.shadow import Busyness
 
@@ -71,11 +71,17 @@ class Rest:
         self._metrics = metrics
         self._spans = spans
         self._in_flight = 0
-        metrics.watch(in_flight=lambda: self._in_flight, queued_rows=lambda: deployment.waiting_rows)
+        metrics.watch(
+            in_flight=lambda: self._in_flight + self.fast_path.n_inside, queued_rows=lambda: deployment.waiting_rows
+        )
         self._bodies = BodyDecoder()
         self._reading = Deadlines()
         self._doors: dict[Priority, Door] = {"interactive": Door(), "bulk": Door()}
         self._repeats = logs.Repeats()
+        self.fast_path = FastPath(
+            deployment, settings, self._doors, is_open=spans is None, refused=self._refused, ended=self._ended
+        )
+        """What the protocol offers its requests to."""
         self._endpoints: dict[str, tuple[Endpoint, tuple[str, ...]]] = {
             "/predict": (self._predict, ("POST",)),
             "/health": (self._health, READ),
@@ -136,14 +142,18 @@ class Rest:
             await request.answer(answer, send)
         finally:
             self._in_flight -= 1
+        self._ended(request, answer.status, path)
+        if spans is not None and span is not None:
+            spans.end(span, answer.status, request.variant)
+
+    def _ended(self, request: Request | FastRequest, status: int, path: str = "/predict") -> None:
+        """Counts a request that was answered, and keeps what it was answered with."""
         seconds = time.perf_counter() - request.started
         if request.answered is None or self._recorder is None:
-            self._metrics.answered(path, answer.status, seconds, request.variant)
+            self._metrics.answered(path, status, seconds, request.variant)
         else:
             trace_id = None if request.trace is None else request.trace.trace_id
             self._recorder.note((request.id, request.started, seconds, request.answered, trace_id))
-        if spans is not None and span is not None:
-            spans.end(span, answer.status, request.variant)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The lifespan of BentoML's application, with ours around it."""
@@ -246,7 +256,7 @@ class Rest:
         phases = (decoded - arrived, let_in - decoded + scored.queue_s, scored.compute_s, time.perf_counter() - ready)
         is_pinned = asked.model_version is not None
         request.answered = (X, scored.predictions, variant.labels, is_pinned, asked.routing_key, *phases)
-        return json_answer(200, body, request.id, _server_timing(arrived - request.started, phases, scored))
+        return json_answer(200, body, request.id, server_timing(arrived - request.started, phases, scored))
 
     async def _feedback(self, request: Request) -> Answer:
         assert self._labels is not None
@@ -265,7 +275,7 @@ class Rest:
     async def _page(self, request: Request) -> Answer:
         return Answer(200, openapi.PAGE, ((b"content-type", b"text/html; charset=utf-8"), length(openapi.PAGE)))
 
-    def _refused(self, exc: Exception, request: Request) -> Answer:
+    def _refused(self, exc: BaseException, request: Request | FastRequest) -> Answer:
         """The answer for a refusal; a fault of ours is logged, and told as no more than that."""
         if isinstance(exc, errors.ClientGone):
             return json_answer(499, b"", request.id)  # nobody reads it, but metrics count it
@@ -362,51 +372,6 @@ class Deadlines:
         self._is_sweeping = bool(self._deadlines)
         if self._is_sweeping:
             asyncio.get_running_loop().call_later(self.SWEEP_S, self._sweep)
-
-
-class RequestHeaders(NamedTuple):
-    """The headers that POST /predict understands."""
-
-    timeout_ms: float
-    routing_key: str | None
-    model_version: str | None
-    priority: Priority
-
-    @classmethod
-    def parse(cls, headers: Headers, settings: Settings) -> RequestHeaders:
-        """Reads and checks them. Raises `InvalidHeader` or `UnsupportedMediaType`."""
-        content_type = headers.get(b"content-type", b"application/json")
-        if (
-            content_type != b"application/json" and not _JSON.fullmatch(content_type)
-        ) or b"content-encoding" in headers:
-            raise errors.UnsupportedMediaType()
-        timeout_ms = header_value(headers, b"x-timeout-ms")
-        return cls(
-            settings.timeout_ms if timeout_ms is None else min(float(timeout_ms), settings.max_timeout_ms),
-            header_value(headers, b"x-routing-key"),
-            header_value(headers, b"x-model-version"),
-            "bulk" if header_value(headers, b"x-priority") == "bulk" else "interactive",
-        )
-
-
-_JSON = re.compile(rb'application/json[ \t]*(;[ \t]*(charset=("?)utf-8\3)?[ \t]*)?', re.IGNORECASE)
-
-
-def _server_timing(receive_s: float, phases: Phases, scored: Scored) -> tuple[bytes, bytes]:
-    """Where the time went, as browsers show it (W3C Server Timing); durations in milliseconds."""
-    decode_s, queue_s, compute_s, encode_s = phases
-    return b"server-timing", (
-        b'receive;dur=%.3f, decode;dur=%.3f, queue;dur=%.3f, compute;dur=%.3f;desc="%d rows, %b", encode;dur=%.3f'
-        % (
-            receive_s * 1000,
-            decode_s * 1000,
-            queue_s * 1000,
-            compute_s * 1000,
-            scored.batch_rows,
-            scored.released.encode(),
-            encode_s * 1000,
-        )
-    )
 
 
 def _instead_of_websocket(send: Send) -> Send:

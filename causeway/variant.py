@@ -84,15 +84,28 @@ class Variant:
         job = self.batcher.submit(X, deadline, priority)
         try:
             scored = await (self._watched(job, client) if job.may_wait and client else job.future)
-        except batching.Expired:
-            raise errors.DeadlineExceeded(timeout_ms) from None
-        except batching.Poisoned as exc:
-            raise errors.ModelFailed(self.version.tag) from exc.__cause__
+        except (batching.Expired, batching.Poisoned) as exc:
+            raise self.refusal(exc, timeout_ms) from exc.__cause__
         if client and client.is_gone():
             raise errors.ClientGone()
         if self._cache is not None:
             self._cache.put(key, scored.predictions)
         return scored
+
+    def refusal(self, exc: BaseException, timeout_ms: float) -> BaseException:
+        """What the end of a job means to the caller; with what made the engine fail as the cause."""
+        if isinstance(exc, batching.Expired):
+            return errors.DeadlineExceeded(timeout_ms)
+        if isinstance(exc, batching.Poisoned):
+            refusal = errors.ModelFailed(self.version.tag)
+            refusal.__cause__ = exc.__cause__
+            return refusal
+        return exc
+
+    @property
+    def keeps_answers(self) -> bool:
+        """Whether it has a response cache."""
+        return self._cache is not None
 
     def _take(self, role: Role) -> None:
         self.role: Role = role

@@ -19,8 +19,8 @@ LAYERS = [
     {"deployment", "figures", "optimise"},
     {"experiments", "judge", "operations"},
     {"asgi", "commands", "rollout"},
-    {"admin", "cli", "drifts", "feedback"},
-    {"openapi"},
+    {"admin", "cli", "drifts", "feedback", "protocol"},
+    {"fast_path", "openapi"},
     {"rest"},
     {"front", "service"},
 ]

@@ -1,0 +1,225 @@
+"""Plain requests to /predict from the HTTP parser to the batcher, and their answers to the connection, by a call each.
+
+uvicorn makes a task of every request, and messages of its parts; for a cheap model that is half of all the work. Here a
+POST /predict that has arrived as a whole, with a short body and nothing special in its head, is offered to a `Taker`
+first. What that does not take, and every other request, goes uvicorn's way, to the ASGI application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from causeway import errors, tracing
+from causeway.asgi import Answer, Headers, new_request_id
+from causeway.monitoring import batch
+
+PATH = b"/predict"
+
+MOST_BYTES = 16 * 1024
+"""A longer body goes the long way."""
+
+WAIT_S = 0.01
+"""How long the body is waited for: some clients send it after the head. What takes longer goes the long way."""
+
+LONG_WAY = frozenset((b"expect", b"upgrade", b"transfer-encoding", b"traceparent"))
+"""Headers that only the long way understands."""
+
+
+_HEAD = (
+    b"HTTP/1.1 200 OK\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n"
+    b"x-request-id: %b\r\nserver-timing: %b\r\n"
+)
+
+
+class Taker(Protocol):
+    """Who answers short requests."""
+
+    def take(self, request: FastRequest) -> bool:
+        """Begins to answer; False, with nothing done, where the request is to go the long way."""
+
+
+class FastRequest:
+    """A whole POST /predict, until it is answered.
+
+    To uvicorn it is the connection's cycle of request and response: requests that come meanwhile wait for its end.
+    """
+
+    __slots__ = (
+        "_connection",
+        "answered",
+        "arrived",
+        "body",
+        "disconnected",
+        "drop",
+        "headers",
+        "id",
+        "keep_alive",
+        "response_complete",
+        "started",
+        "trace",
+        "variant",
+    )
+
+    def __init__(self, connection: FastPathProtocol, headers: Headers, body: bytes, started: float) -> None:
+        self.arrived = time.perf_counter()
+        self.started = started
+        self.id = new_request_id()
+        self.headers = headers
+        self.body = body
+        self.trace: tracing.Trace | None = None
+        self.variant: tuple[str, str] | None = None
+        self.answered: batch.Answer | None = None
+        self.drop: Callable[[Exception], None] | None = None
+        """Ends the work for it."""
+        self.keep_alive = True
+        self.disconnected = False
+        self.response_complete = False
+        self._connection = connection
+
+    @property
+    def message_event(self) -> FastRequest:
+        """What uvicorn sets once the client has hung up."""
+        return self
+
+    def set(self) -> None:
+        """Drops what nobody waits for any more."""
+        if self.disconnected and self.drop is not None:
+            self.drop(errors.ClientGone())
+
+    def is_gone(self) -> bool:
+        """Whether the client is known to have hung up."""
+        return self.disconnected
+
+    def answer(self, answer: Answer) -> None:
+        """Sends any answer."""
+        head = [STATUS_LINE[answer.status], self._connection.usual_headers]
+        for name, value in answer.headers:
+            head += (name, b": ", value, b"\r\n")
+        self.send(b"".join(head), answer.body)
+
+    def answer_json(self, body: bytes, timing: bytes) -> None:
+        """Sends a 200."""
+        self.send(_HEAD % (self._connection.usual_headers, len(body), self.id.encode(), timing), body)
+
+    def send(self, head: bytes, body: bytes) -> None:
+        """Sends an answer: its status line and headers, and its body."""
+        self.response_complete = True
+        self._connection.send(head, body, keep_alive=self.keep_alive)
+
+
+class FastPathProtocol(HttpToolsProtocol):
+    """A connection."""
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        self._taker: Taker = config.app.fast_path
+        self._body: bytes | None = None
+        """Of a request that may go the short way, as far as it has come."""
+        self._began = 0.0
+        self._waiting: asyncio.TimerHandle | None = None
+        self._usual: tuple[bytes, object] = b"", None
+
+    @property
+    def usual_headers(self) -> bytes:
+        """What uvicorn adds to every answer, as the date, which is another one each second."""
+        headers = self.server_state.default_headers
+        if headers is not self._usual[1]:
+            self._usual = b"".join(b"%b: %b\r\n" % header for header in headers), headers
+        return self._usual[0]
+
+    def data_received(self, data: bytes) -> None:
+        """Takes what has come."""
+        super().data_received(data)
+        if self._body is not None and self._waiting is None:
+            self._waiting = self.loop.call_later(WAIT_S, self._go_the_long_way)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """There is no connection any more."""
+        if self._body is not None:  # there, who waits for it is told, and counted
+            self._go_the_long_way()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._began = time.perf_counter()
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+
+    def on_headers_complete(self) -> None:
+        """A request's head is there."""
+        if (
+            self.url == PATH
+            and (self.cycle is None or self.cycle.response_complete)
+            and self.parser.get_method() == b"POST"
+            and self.parser.get_http_version() == "1.1"
+            and self.parser.should_keep_alive()
+            and not self.parser.should_upgrade()
+            and not self.flow.write_paused
+        ):
+            self._body = b""
+        else:
+            self._begin_the_long_way()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of its body is there."""
+        if self._body is None:
+            super().on_body(body)
+            return
+        self._body += body
+        if len(self._body) > MOST_BYTES:
+            self._go_the_long_way()
+
+    def on_message_complete(self) -> None:
+        """All of it is there."""
+        if self._body is not None:
+            if self._taken(self._body):
+                self._body = None
+                self._wait_no_longer()
+                return
+            self._go_the_long_way()
+        super().on_message_complete()
+
+    def send(self, head: bytes, body: bytes, *, keep_alive: bool) -> None:
+        """Sends an answer, and goes on with what has come meanwhile."""
+        if self.transport.is_closing():
+            return
+        self.transport.write(b"%b%b\r\n%b" % (head, b"" if keep_alive else b"connection: close\r\n", body))
+        if not keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def _taken(self, body: bytes) -> bool:
+        headers = dict(self.headers)
+        if len(headers) < len(self.headers) or not LONG_WAY.isdisjoint(headers):
+            return False
+        request = FastRequest(self, headers, body, self._began)
+        if not self._taker.take(request):
+            return False
+        self.cycle = request  # type: ignore[assignment]  # has what uvicorn asks of one
+        return True
+
+    def _go_the_long_way(self) -> None:
+        """Hands the request over to uvicorn, as far as it has come."""
+        body, self._body = self._body, None
+        self._wait_no_longer()
+        self._begin_the_long_way()
+        if body:
+            super().on_body(body)
+
+    def _wait_no_longer(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+    def _begin_the_long_way(self) -> None:
+        url, expects, headers = self.url, self.expect_100_continue, self.headers
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers  # the same list is in the scope
+        super().on_headers_complete()
