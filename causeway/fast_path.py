@@ -140,6 +140,7 @@ class FastPath:
     def _end(self, request: FastRequest, status: int) -> None:
         self.n_inside -= 1
         self._ended(request, status)
+        request.forget()
 
 
 class _Work:

@@ -95,6 +95,10 @@ class FastRequest:
         """Whether the client is known to have hung up."""
         return self.disconnected
 
+    def forget(self) -> None:
+        """Lets go of what was asked and answered: a connection keeps its last request until the next one."""
+        self.body, self.headers, self.answered, self.drop = b"", {}, None, None
+
     def answer(self, answer: Answer) -> None:
         """Sends any answer."""
         head = [STATUS_LINE[answer.status], self._connection.usual_headers]
