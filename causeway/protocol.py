@@ -126,6 +126,8 @@ class FastPathProtocol(HttpToolsProtocol):
         """Of a request that may go the short way, as far as it has come."""
         self._began = 0.0
         self._waiting: asyncio.TimerHandle | None = None
+        self._idle_since: float | None = None
+        """On the loop's clock; None while there is something to do."""
         self._usual: tuple[bytes, object] = b"", None
 
     @property
@@ -147,6 +149,8 @@ class FastPathProtocol(HttpToolsProtocol):
         if self._body is not None:  # there, who waits for it is told, and counted
             self._go_the_long_way()
         super().connection_lost(exc)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -189,6 +193,28 @@ class FastPathProtocol(HttpToolsProtocol):
             self._go_the_long_way()
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """An answer has been sent."""
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._close_if_idle_after(self.timeout_keep_alive)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Closes a connection that was idle for so long. One timer does for many requests."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:
+            return
+        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self._close_if_idle_after(left_s)
+        else:
+            super().timeout_keep_alive_handler()
+
     def send(self, head: bytes, body: bytes, *, keep_alive: bool) -> None:
         """Sends an answer, and goes on with what has come meanwhile."""
         if self.transport.is_closing():
@@ -197,6 +223,12 @@ class FastPathProtocol(HttpToolsProtocol):
         if not keep_alive:
             self.transport.close()
         self.on_response_complete()
+
+    def _close_if_idle_after(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None
 
     def _taken(self, body: bytes) -> bool:
         headers = dict(self.headers)

@@ -277,13 +277,31 @@ def test_a_server_that_ends_answers_what_it_has_taken_and_closes() -> None:
     asyncio.run(main())
 
 
-def test_an_idle_connection_is_closed() -> None:
+@pytest.mark.parametrize("data", [b"{}", b"fault"])
+def test_an_idle_connection_is_closed_and_one_that_is_used_is_not(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    looked, look = [], FastPathProtocol.timeout_keep_alive_handler
+
+    def look_and_tell(self: FastPathProtocol) -> None:
+        looked.append(self._idle_since)
+        look(self)
+
+    monkeypatch.setattr(FastPathProtocol, "timeout_keep_alive_handler", look_and_tell)
+
     async def scenario(app: Application, caller: Caller) -> None:
+        while len(looked) < 2:  # it was used meanwhile
+            await caller.send(client.request(data))
+            assert (await caller.body()).endswith(data)
+        app.holds = True
         await caller.send(client.request(b"{}"))
+        n_looked = len(looked)
+        while len(looked) == n_looked:
+            await asyncio.sleep(0)
+        assert looked[-1] is None  # a request is being answered
+        app.answer(app.taken[-1])
         assert await caller.body() == FAST + b"{}"
         assert await caller.rest() == b""
 
-    run(scenario, timeout_keep_alive=0)
+    run(scenario, timeout_keep_alive=0.2)
 
 
 def test_an_answer_has_what_uvicorn_adds() -> None:
