@@ -26,6 +26,9 @@ T = TypeVar("T")
 Phases = tuple[float, float, float, float]
 """Seconds of decoding, in the queue, computing and encoding."""
 
+BEGAN = "causeway.began"
+"""In a scope: when the request came, on `time.perf_counter`, where it was held up before it was handed over."""
+
 SKIPPED_BYTES = 64 * 1024
 """How much of a refused body the server may have to skip on a connection that goes on; with more, it is closed."""
 
@@ -60,7 +63,7 @@ class Request:
     )
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
-        self.started = time.perf_counter()
+        self.started: float = scope.get(BEGAN) or time.perf_counter()
         self.id = new_request_id()
         self.scope = scope
         self.receive = receive

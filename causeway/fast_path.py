@@ -1,7 +1,7 @@
 """Requests to /predict that need not wait for anything but their batch, from their bytes to those of the answer.
 
-The same steps as in `causeway.rest`, without a task: a batch that is done answers its requests itself. Nothing is
-refused here before the batch: a request that has a fault, or needs more, goes the long way, which tells.
+The same steps as in `causeway.rest`, without a task: a batch that is done answers its requests itself. A request that
+has a fault, or needs more than its batch, is not taken: the long way tells.
 """
 
 from __future__ import annotations
@@ -56,69 +56,76 @@ class FastPath:
         """Begins to answer; False, with nothing done, where the request is to go the long way."""
         if not self._is_open:
             return False
-        headers = request.headers
         try:
-            if headers.get(b"content-type") == b"application/json" and UNDERSTOOD.isdisjoint(headers):
-                asked = self._usual
-            else:
-                asked = RequestHeaders.parse(headers, self._settings)
-                request.id = header_value(headers, b"x-request-id") or request.id
-            variant = self._deployment.route(asked.routing_key or request.id, asked.model_version)
-            batcher = variant.batcher
-            if variant.keeps_answers or not batcher.runs_on_loop or batcher.is_computing:
-                return False
-            X = self._bodies.at_once((request.body,), variant.version.decode, self._settings.max_rows)
-            if X is None:
-                return False
-            work = _Work(request, asked, variant, self._doors[asked.priority], X)
-            if work.door.is_open:
-                work.admit()
-                work.door.enter()
-                self._submit(work)
-            else:
-                turn = work.door.line_up(work.decoded, work.deadline, asked.timeout_ms, request)
-                turn.add_done_callback(partial(self._turn_came, work))
-        except errors.Refusal:
+            work = self._work(request)
+        except Exception:  # which the long way meets again, and tells
             return False
-        request.variant = variant.labels
+        if work is None:
+            return False
         self.n_inside += 1
+        request.variant = work.variant.labels
+        self._do(work, self._enter)
         return True
 
-    def _turn_came(self, work: _Work, turn: Turn) -> None:
+    def _work(self, request: FastRequest) -> _Work | None:
+        """What there is to do; None where that is more than to wait for a batch on the event loop."""
+        headers = request.headers
+        if headers.get(b"content-type") == b"application/json" and UNDERSTOOD.isdisjoint(headers):
+            asked = self._usual
+        else:
+            asked = RequestHeaders.parse(headers, self._settings)
+            request.id = header_value(headers, b"x-request-id") or request.id
+        variant = self._deployment.route(asked.routing_key or request.id, asked.model_version)
+        batcher = variant.batcher
+        if variant.keeps_answers or not batcher.runs_on_loop or batcher.is_computing:
+            return None
+        X = self._bodies.at_once((request.body,), variant.version.decode, self._settings.max_rows)
+        return None if X is None else _Work(request, asked, variant, self._doors[asked.priority], X)
+
+    def _do(self, work: _Work, step: Callable[[_Work], None]) -> None:
+        """Does a step of it, and refuses the request where that fails."""
         try:
-            work.door.go_in(turn, work.decoded, work.asked.timeout_ms)
-        except (errors.Refusal, errors.ClientGone) as exc:
+            step(work)
+        except Exception as exc:
             self._refuse(work, exc)
-            return
-        work.let_in = time.perf_counter()
-        try:
-            if work.request.is_gone():
-                raise errors.ClientGone()
+
+    def _enter(self, work: _Work) -> None:
+        if work.door.is_open:
             work.admit()
-        except (errors.Refusal, errors.ClientGone) as exc:
-            work.door.leave(0.0)
-            self._refuse(work, exc)
-            return
+            work.door.enter()
+            work.is_inside = True
+            self._submit(work)
+        else:
+            turn = work.door.line_up(work.decoded, work.deadline, work.asked.timeout_ms, work.request)
+            turn.add_done_callback(lambda turn: self._do(work, partial(self._go_in, turn)))
+
+    def _go_in(self, turn: Turn, work: _Work) -> None:
+        work.door.go_in(turn, work.decoded, work.asked.timeout_ms)
+        work.is_inside = True
+        work.let_in = time.perf_counter()
+        if work.request.is_gone():
+            raise errors.ClientGone()
+        work.admit()
         self._submit(work)
 
     def _submit(self, work: _Work) -> None:
-        request, batcher = work.request, work.variant.batcher
+        batcher = work.variant.batcher
         job = batcher.submit(work.X, work.deadline, work.asked.priority)
-        request.drop = partial(batcher.drop, job)
-        job.future.add_done_callback(partial(self._scored, work))
+        work.request.drop = partial(batcher.drop, job)
+        job.future.add_done_callback(lambda future: self._do(work, partial(self._answer, future)))
 
-    def _scored(self, work: _Work, future: asyncio.Future[Scored]) -> None:
+    def _answer(self, future: asyncio.Future[Scored], work: _Work) -> None:
         request, variant, asked = work.request, work.variant, work.asked
         ready = time.perf_counter()
-        work.door.leave(ready - work.let_in)
+        work.leave(ready)
         exc = future.exception()
-        if exc is None and request.disconnected:
-            exc = errors.ClientGone()
-        elif exc is None and ready > work.deadline:
-            exc = errors.DeadlineExceeded(asked.timeout_ms)
-        if exc is not None:
+        if exc is not None:  # not raised: it would be a cycle with this frame, and keep the rows
             self._refuse(work, variant.refusal(exc, asked.timeout_ms))
             return
+        if request.is_gone():
+            raise errors.ClientGone()
+        if ready > work.deadline:
+            raise errors.DeadlineExceeded(asked.timeout_ms)
         scored = future.result()
         shadow = self._deployment.served.shadow
         if shadow is not None and variant.role == "champion":
@@ -128,25 +135,40 @@ class FastPath:
         waited_s = work.let_in - work.decoded + scored.queue_s
         phases = (work.decoded - arrived, waited_s, scored.compute_s, time.perf_counter() - ready)
         is_pinned = asked.model_version is not None
-        request.answered = (work.X, scored.predictions, variant.labels, is_pinned, asked.routing_key, *phases)
         request.answer_json(body, server_timing(arrived - request.started, phases, scored)[1])
-        self._end(request, 200)
+        request.answered = (work.X, scored.predictions, variant.labels, is_pinned, asked.routing_key, *phases)
+        self._end(work, 200)
 
     def _refuse(self, work: _Work, exc: BaseException) -> None:
+        work.leave(time.perf_counter())
         answer = self._refused(exc, work.request)
-        work.request.answer(answer)
-        self._end(work.request, answer.status)
+        if not work.request.response_complete:
+            work.request.answer(answer)
+        self._end(work, answer.status)
 
-    def _end(self, request: FastRequest, status: int) -> None:
-        self.n_inside -= 1
-        self._ended(request, status)
-        request.forget()
+    def _end(self, work: _Work, status: int) -> None:
+        if not work.is_over:
+            work.is_over = True
+            self.n_inside -= 1
+            self._ended(work.request, status)
+            work.request.forget()
 
 
 class _Work:
     """A request that was taken."""
 
-    __slots__ = ("X", "asked", "deadline", "decoded", "door", "let_in", "request", "variant")
+    __slots__ = (
+        "X",
+        "asked",
+        "deadline",
+        "decoded",
+        "door",
+        "is_inside",
+        "is_over",
+        "let_in",
+        "request",
+        "variant",
+    )
 
     def __init__(self, request: FastRequest, asked: RequestHeaders, variant: Variant, door: Door, X: Array) -> None:
         self.request = request
@@ -156,8 +178,17 @@ class _Work:
         self.X = X
         self.deadline = request.started + asked.timeout_ms / 1000
         self.decoded = self.let_in = time.perf_counter()
+        self.is_inside = False
+        """Whether it has to leave the door."""
+        self.is_over = False
 
     def admit(self) -> None:
         """Raises the refusal of a request whose batch would not be done in time."""
         left_s, timeout_ms = self.deadline - self.let_in, self.asked.timeout_ms
         admission.admit(self.variant.batcher, len(self.X), left_s, timeout_ms, self.asked.priority)
+
+    def leave(self, now: float) -> None:
+        """Makes room at the door."""
+        if self.is_inside:
+            self.is_inside = False
+            self.door.leave(now - self.let_in)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Any, Protocol
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from causeway import errors, tracing
-from causeway.asgi import Answer, Headers, new_request_id
+from causeway.asgi import BEGAN, Answer, Headers, new_request_id
 from causeway.monitoring import batch
 
 PATH = b"/predict"
@@ -66,6 +67,7 @@ class FastRequest:
     )
 
     def __init__(self, connection: FastPathProtocol, headers: Headers, body: bytes, started: float) -> None:
+        """`started`: when its head was there, on `time.perf_counter`."""
         self.arrived = time.perf_counter()
         self.started = started
         self.id = new_request_id()
@@ -79,7 +81,8 @@ class FastRequest:
         self.keep_alive = True
         self.disconnected = False
         self.response_complete = False
-        self._connection = connection
+        self._connection: FastPathProtocol | None = connection
+        """None once it is answered: to one another they would be a reference cycle."""
 
     @property
     def message_event(self) -> FastRequest:
@@ -96,24 +99,31 @@ class FastRequest:
         return self.disconnected
 
     def forget(self) -> None:
-        """Lets go of what was asked and answered: a connection keeps its last request until the next one."""
+        """Lets go of what was asked and answered: the connection keeps its last request until the next one."""
         self.body, self.headers, self.answered, self.drop = b"", {}, None, None
 
     def answer(self, answer: Answer) -> None:
         """Sends any answer."""
-        head = [STATUS_LINE[answer.status], self._connection.usual_headers]
+        head = [STATUS_LINE[answer.status], self._connected.usual_headers]
         for name, value in answer.headers:
             head += (name, b": ", value, b"\r\n")
         self.send(b"".join(head), answer.body)
 
     def answer_json(self, body: bytes, timing: bytes) -> None:
         """Sends a 200."""
-        self.send(_HEAD % (self._connection.usual_headers, len(body), self.id.encode(), timing), body)
+        self.send(_HEAD % (self._connected.usual_headers, len(body), self.id.encode(), timing), body)
 
     def send(self, head: bytes, body: bytes) -> None:
         """Sends an answer: its status line and headers, and its body."""
+        connection, self._connection = self._connected, None
         self.response_complete = True
-        self._connection.send(head, body, keep_alive=self.keep_alive)
+        connection.send(head, body, keep_alive=self.keep_alive)
+
+    @property
+    def _connected(self) -> FastPathProtocol:
+        if self._connection is None:
+            raise RuntimeError("it has been answered")
+        return self._connection
 
 
 class FastPathProtocol(HttpToolsProtocol):
@@ -123,7 +133,9 @@ class FastPathProtocol(HttpToolsProtocol):
         super().__init__(config, *args, **kwargs)
         self._taker: Taker = config.app.fast_path
         self._body: bytes | None = None
-        """Of a request that may go the short way, as far as it has come."""
+        """Of a request that may take the fast path, as far as it has come."""
+        self._head: Headers = {}
+        """Its headers."""
         self._began = 0.0
         self._waiting: asyncio.TimerHandle | None = None
         self._idle_since: float | None = None
@@ -144,6 +156,17 @@ class FastPathProtocol(HttpToolsProtocol):
         if self._body is not None and self._waiting is None:
             self._waiting = self.loop.call_later(WAIT_S, self._go_the_long_way)
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """There is a connection."""
+        super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
+
+    def shutdown(self) -> None:
+        """The server ends: what has come is answered, and the connection closed."""
+        if self._body is not None:
+            self._go_the_long_way()
+        super().shutdown()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """There is no connection any more."""
         if self._body is not None:  # there, who waits for it is told, and counted
@@ -154,7 +177,6 @@ class FastPathProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self._began = time.perf_counter()
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
@@ -169,7 +191,9 @@ class FastPathProtocol(HttpToolsProtocol):
             and self.parser.should_keep_alive()
             and not self.parser.should_upgrade()
             and not self.flow.write_paused
+            and self._is_plain()
         ):
+            self._began = time.perf_counter()
             self._body = b""
         else:
             self._begin_the_long_way()
@@ -178,10 +202,8 @@ class FastPathProtocol(HttpToolsProtocol):
         """A part of its body is there."""
         if self._body is None:
             super().on_body(body)
-            return
-        self._body += body
-        if len(self._body) > MOST_BYTES:
-            self._go_the_long_way()
+        else:
+            self._body += body
 
     def on_message_complete(self) -> None:
         """All of it is there."""
@@ -230,21 +252,29 @@ class FastPathProtocol(HttpToolsProtocol):
     def _unset_keepalive_if_required(self) -> None:
         self._idle_since = None
 
+    def _is_plain(self) -> bool:
+        """Whether there is nothing in the head that only the long way understands, or refuses before the body comes."""
+        self._head = headers = dict(self.headers)
+        return (
+            len(headers) == len(self.headers)
+            and LONG_WAY.isdisjoint(headers)
+            and int(headers.get(b"content-length", 0)) <= MOST_BYTES
+            and headers.get(b"content-type", b"application/json").startswith(b"application/json")
+        )
+
     def _taken(self, body: bytes) -> bool:
-        headers = dict(self.headers)
-        if len(headers) < len(self.headers) or not LONG_WAY.isdisjoint(headers):
-            return False
-        request = FastRequest(self, headers, body, self._began)
-        if not self._taker.take(request):
-            return False
+        before, request = self.cycle, FastRequest(self, self._head, body, self._began)
         self.cycle = request  # type: ignore[assignment]  # has what uvicorn asks of one
-        return True
+        if self._taker.take(request):
+            return True
+        self.cycle = before
+        return False
 
     def _go_the_long_way(self) -> None:
         """Hands the request over to uvicorn, as far as it has come."""
         body, self._body = self._body, None
         self._wait_no_longer()
-        self._begin_the_long_way()
+        self._begin_the_long_way(self._began)
         if body:
             super().on_body(body)
 
@@ -253,9 +283,23 @@ class FastPathProtocol(HttpToolsProtocol):
             self._waiting.cancel()
             self._waiting = None
 
-    def _begin_the_long_way(self) -> None:
+    def _begin_the_long_way(self, began: float | None = None) -> None:
         url, expects, headers = self.url, self.expect_100_continue, self.headers
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
         self.headers += headers  # the same list is in the scope
+        if began is not None:
+            self.scope[BEGAN] = began  # type: ignore[literal-required]
         super().on_headers_complete()
+
+
+class _Flow(FlowControl):
+    """Reads no more while requests of the connection wait: else a client that never reads could fill the memory."""
+
+    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        if not self._waiting:
+            super().resume_reading()

@@ -207,7 +207,6 @@ LEFT_ALONE: list[tuple[bytes, dict[bytes, bytes]]] = [
     (b'{"features": [[NaN, 1]]}', {}),
     (b'{"features": [[1]]}', {}),
     (body(), {b"x-timeout-ms": b"soon"}),
-    (body(), {b"x-timeout-ms": b"0.000001"}),
     (body(), {b"x-model-version": b"fraud:nowhere"}),
     (body(), {b"x-priority": b"urgent"}),
     (body(), {b"x-request-id": b"two words"}),
@@ -244,6 +243,44 @@ def test_what_needs_more_than_its_batch_is_left_to_the_long_way() -> None:
     unready = Service()
     unready.deployment._served = None
     asyncio.run(scenario(unready))
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_what_cannot_be_done_in_time_is_refused_at_once(is_open: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("causeway.door.WAITING", 0)
+
+    async def scenario(service: Service) -> None:
+        engine = service.given_an_engine()
+        crowd = None if is_open else AtTheDoor(service)
+        _, connection = service.take(headers={b"x-timeout-ms": b"0.000001" if is_open else b"1000"})
+        ((status, _, answer),) = connection.sent
+        assert (status, answer["code"]) == ((504, "deadline_exceeded") if is_open else (503, "overloaded"))
+        assert engine.calls == []
+        if crowd is not None:
+            crowd.go()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("broken", ["submit", "encode", "_ended"])
+def test_a_fault_of_ours_gets_an_answer_and_leaves_nobody_inside(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    async def scenario(service: Service) -> None:
+        faults: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context["exception"]))
+        variant = service.deployment.champion
+        owner = {"submit": variant.batcher, "encode": variant, "_ended": service.rest.fast_path}[broken]
+        monkeypatch.setattr(owner, broken, fail)
+        status, _, answer = await answer_of(service.take()[1])
+        if broken == "_ended":  # it has its answer
+            assert (status, [str(fault) for fault in faults]) == (200, [])
+        else:
+            assert (status, answer["code"]) == (500, "internal_error")
+            assert "a fault of ours" not in str(answer)
+
+    run(scenario)
 
 
 def test_requests_that_have_come_together_are_one_batch_and_the_guilty_pays_alone() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
+import weakref
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvicorn
@@ -67,7 +69,8 @@ class Application:
 @contextlib.asynccontextmanager
 async def listening(app: Application, **options: Any) -> AsyncIterator[tuple[uvicorn.Server, socket.socket]]:
     """A server with our protocol, and the socket that it listens on."""
-    config = uvicorn.Config(app, http=FastPathProtocol, lifespan="off", log_config=None, access_log=False, **options)
+    options = {"http": FastPathProtocol, "lifespan": "off", "log_config": None, "access_log": False, **options}
+    config = uvicorn.Config(app, **options)
     server = uvicorn.Server(config)
     with socket.create_server((client.HOST, 0)) as listener:
         serving = asyncio.create_task(server.serve([listener]))
@@ -130,6 +133,11 @@ REQUESTS: dict[str, tuple[bytes, bytes]] = {
     "a query": (client.request(b"{}", path="/predict?a=b"), LONG + b"{}"),
     "another method": (b"GET /predict HTTP/1.1\r\nHost: a\r\n\r\n", LONG),
     "a trace": (client.request(b"{}", {"traceparent": "00-1"}), LONG + b"{}"),
+    "another type": (client.request(b"{}", {"Content-Type": "text/plain"}), LONG + b"{}"),
+    "a trailer": (
+        b"POST /predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nExpect: 100-continue\r\n\r\n",
+        LONG + b"{}",
+    ),
     "a header twice": (client.request(b"{}", {"X-A": "1", "x-a": "2"}), LONG + b"{}"),
     "chunks": (
         b"POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
@@ -207,8 +215,8 @@ def test_a_body_that_does_not_come_soon_goes_the_long_way(monkeypatch: pytest.Mo
     has_begun = asyncio.Event()
     begin = FastPathProtocol._begin_the_long_way
 
-    def begin_and_tell(self: FastPathProtocol) -> None:
-        begin(self)
+    def begin_and_tell(self: FastPathProtocol, *began: float) -> None:
+        begin(self, *began)
         has_begun.set()
 
     monkeypatch.setattr(FastPathProtocol, "_begin_the_long_way", begin_and_tell)
@@ -254,6 +262,101 @@ def test_who_hangs_up_is_let_go(sent: bytes) -> None:
             app.answer(request)  # goes nowhere, and hurts nobody
 
     assert run(scenario).gone == 1
+
+
+def test_a_server_that_ends_waits_for_a_body_whose_head_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("causeway.protocol.WAIT_S", PATIENCE_S)
+    waits, wait = asyncio.Event(), FastPathProtocol.data_received
+
+    def receive(self: FastPathProtocol, data: bytes) -> None:
+        wait(self, data)
+        waits.set()
+
+    monkeypatch.setattr(FastPathProtocol, "data_received", receive)
+
+    async def main() -> None:
+        async with asyncio.timeout(PATIENCE_S), listening(Application()) as (server, listener):
+            caller = await Caller.connect(listener)
+            data = client.request(b"{}")
+            await caller.send(data[:-2])
+            await waits.wait()
+            server.should_exit = True
+            while not server.server_state.tasks:
+                await asyncio.sleep(0)
+            await caller.send(data[-2:])
+            answer = await caller.rest()
+            assert answer.endswith(LONG + b"{}")
+            assert b"connection: close" in answer
+            await caller.close()
+
+    asyncio.run(main())
+
+
+def test_the_head_of_a_request_that_goes_the_long_way_is_handed_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("causeway.protocol.WAIT_S", PATIENCE_S)
+
+    async def scenario(app: Application, caller: Caller) -> None:
+        data = client.request(b"{}", {"Expect": "100-continue"})
+        await caller.send(data[:-2])
+        assert await caller.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await caller.send(data[-2:])
+        assert await caller.body() == LONG + b"{}"
+
+    run(scenario)
+
+
+def test_a_connection_that_has_ended_keeps_nothing() -> None:
+    kept: list[weakref.ref[Any]] = []
+    made = FastPathProtocol.connection_made
+
+    class Remembered(FastPathProtocol):
+        def connection_made(self, transport: Any) -> None:
+            kept.append(weakref.ref(self))
+            made(self, transport)
+
+    async def main() -> None:
+        app = Application()
+        async with asyncio.timeout(PATIENCE_S), listening(app, http=Remembered) as (_, listener):
+            caller = await Caller.connect(listener)
+            await caller.send(client.request(b"{}"))
+            assert await caller.body() == FAST + b"{}"
+            await caller.close()
+            app.taken.clear()
+            while any(reference() is not None for reference in kept):
+                await asyncio.sleep(0)
+
+    gc.disable()
+    try:
+        asyncio.run(main())
+        assert len(kept) == 1
+    finally:
+        gc.enable()
+
+
+def test_who_sends_and_sends_and_never_reads_is_not_read_any_more() -> None:
+    async def main() -> None:
+        app = Application()
+        async with asyncio.timeout(PATIENCE_S), listening(app) as (server, listener):
+            app.holds = True
+            caller = await Caller.connect(listener)
+            sending = asyncio.create_task(caller.send(client.request(b"x" * MOST_BYTES) * 2000))
+            while not app.taken:
+                await asyncio.sleep(0)
+            (connection,) = server.server_state.connections
+            n_answered = 0
+            while not sending.done() and n_answered < 50:
+                n_waiting = len(cast(FastPathProtocol, connection).pipeline)
+                assert n_waiting < 100
+                app.holds = False
+                if app.taken and not app.taken[-1].response_complete:
+                    app.answer(app.taken[-1])
+                await caller.body()
+                n_answered += 1
+            assert not sending.done()
+            sending.cancel()
+            caller.writer.transport.abort()
+
+    asyncio.run(main())
 
 
 def test_a_server_that_ends_answers_what_it_has_taken_and_closes() -> None:
