@@ -79,6 +79,7 @@ def save(family: models.Family, args: argparse.Namespace) -> str:
     _say(f"Training {args.family} on {len(parts.train)} rows ({parts.how})")
     with _step(args.family, "to train"):
         trained = family.train(parts.train, params, args.seed)
+        _say("Training it on parts of the rows, for the working threshold and calibration")
         working = calibration.working(lambda part: family.train(part, params, args.seed), parts.train, args.seed)
     baseline = train_baseline(parts.train)
 

@@ -6,7 +6,8 @@ Where it needs them, it also has
 - `from_table(table, label, source)`, where a user's table needs more than the contract's columns; it takes `time` and
   `entity` too, the names of columns, where `--time` and `--entity` are to work;
 - `to_files(trained)`, files by name to be saved beside the artifact;
-- `NEEDS_TORCH = True`, where it trains a network; torch is imported inside of its functions;
+- `NEEDS_TORCH = True`, where it is a network that imports torch only inside of its functions, so that it can be listed,
+  and its contract read, where there is no torch;
 - `NEEDS_TEACHER = True`, where it learns from `Dataset.teacher_scores`.
 """
 
@@ -25,6 +26,8 @@ from causeway.contract import Contract
 from causeway.errors import TableRefused, UnknownFamily
 from causeway.tag import NAME_RULE, is_name
 from causeway.training import Dataset, Trained
+
+WITHOUT_TORCH = " without torch, which it is made of; run `make setup-neural`"
 
 SURFACE = ("NAME", "CONTRACT", "Params", "default_data", "train", "to_artifact")
 
@@ -58,12 +61,14 @@ def family(name: str) -> Family:
     try:
         module = importlib.import_module(f"models.{name}")
     except Exception as exc:
+        if isinstance(exc, ModuleNotFoundError) and exc.name == "torch":
+            raise UnknownFamily(name, families(), WITHOUT_TORCH) from exc
         raise UnknownFamily(name, families(), f" (models/{name}.py cannot be imported: {exc})") from exc
     missing = _missing(module)
     if missing:
         raise UnknownFamily(name, families(), f" (models/{name}.py lacks {', '.join(missing)})")
     if _lacks_torch(module):
-        raise UnknownFamily(name, families(), " without torch, which it is made of; run `make setup-neural`")
+        raise UnknownFamily(name, families(), WITHOUT_TORCH)
     if not is_name(module.NAME):
         raise UnknownFamily(name, families(), f" (models/{name}.py has NAME = {module.NAME!r}, not {NAME_RULE})")
     return cast(Family, module)

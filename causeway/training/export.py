@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -99,27 +100,45 @@ def torch_to_onnx(module: nn.Module, n_features: int) -> bytes:
     """A torch module in eval mode as ONNX bytes; the same weights give the same bytes. The module stays as it was.
 
     It must map raw features (n_rows, n_features) float32 to probabilities (n_rows, 1) float32, as the graph does then:
-    `features` to `predictions`. Raises `ValueError` for a module that works for one number of rows only, and what torch
-    raises for one that it cannot export.
+    `features` to `predictions`. Raises `ValueError` for a module that works for one number of rows only, that torch
+    cannot export, or that predicts as in training.
     """
     import torch
+    from torch.nn.modules import batchnorm, dropout
 
+    differing = batchnorm._BatchNorm, dropout._DropoutNd
+    if any(part.training for part in module.modules() if isinstance(part, differing)):
+        raise ValueError("Dropout and batch normalisation are still in training mode; call eval() when it is trained")
     with _quiet_exporter():
-        program = torch.onnx.export(
-            copy.deepcopy(module).cpu().eval(),
-            (torch.zeros(2, n_features),),
-            dynamo=True,
-            verbose=False,
-            opset_version=TARGET_OPSET[""],
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=({0: torch.export.Dim("n_rows")},),
-        )
+        try:
+            program = torch.onnx.export(
+                copy.deepcopy(module).cpu().eval(),
+                (torch.zeros(2, n_features),),
+                dynamo=True,
+                verbose=False,
+                opset_version=TARGET_OPSET[""],
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim("n_rows")},),
+            )
+        except torch.onnx.errors.OnnxExporterError as exc:  # hundreds of lines
+            raise ValueError(
+                f"torch cannot export it: {_first_cause(exc)}. In forward(), the number of rows must stay open, and no "
+                "branch may depend on values"
+            ) from None
     proto: ModelProto = cast(torch.onnx.ONNXProgram, program).model_proto
     if not proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
         raise ValueError("The module fixes the number of rows; take it from x.shape[0] in forward(), not from len(x)")
     _forget_its_making(proto)
     return bytes(proto.SerializeToString())
+
+
+def _first_cause(exc: BaseException) -> str:
+    """The first line of what began it."""
+    while exc.__cause__ is not None:
+        exc = exc.__cause__
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(exc)).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(exc).__name__
 
 
 def _forget_its_making(proto: ModelProto) -> None:

@@ -66,24 +66,22 @@ def test_export_leaves_the_model_as_it_was() -> None:
         np.testing.assert_array_equal(tree.nodes, nodes)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def module() -> Any:
-    """A user's own torch module, in training mode and with dropout."""
+    """A user's own torch module, with dropout and batch normalisation."""
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     nn = torch.nn
-    return nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 1), nn.Sigmoid())
+    layers = nn.BatchNorm1d(4), nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 1), nn.Sigmoid()
+    return nn.Sequential(*layers).eval()
 
 
 def test_a_user_s_torch_module_becomes_a_graph_for_batches_of_any_size(module: Any, tmp_path: Path) -> None:
     import torch
 
     (tmp_path / MODEL_FILE).write_bytes(torch_to_onnx(module, 4))
-    assert module.training
-    module.eval()
     with torch.inference_mode():
         expected = module(torch.from_numpy(X)).numpy()
-    module.train()
     runtime = open_runtime(tmp_path)
     for n_rows in (1, 2, len(X)):
         np.testing.assert_allclose(runtime.run(X[:n_rows]), expected[:n_rows], rtol=0, atol=1e-5)
@@ -104,3 +102,29 @@ def test_a_module_for_one_number_of_rows_is_refused(module: Any) -> None:
 
     with pytest.raises(ValueError, match=r"fixes the number of rows; take it from x.shape\[0\]"):
         torch_to_onnx(Fixed(), 4)
+
+
+def test_a_module_that_still_predicts_as_in_training_is_refused(module: Any) -> None:
+    module.train()
+    with pytest.raises(ValueError, match=r"still in training mode; call eval\(\)"):
+        torch_to_onnx(module, 4)
+    assert module.training
+
+
+def test_a_module_that_torch_cannot_export_is_refused_in_a_sentence_or_two() -> None:
+    import torch
+
+    class Branches(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return torch.sigmoid(x[:, :1] if float(x.sum()) < 0 else x[:, 1:2])
+
+    class FixedSize(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return torch.sigmoid(x.reshape(64, -1)[:, :1])
+
+    for module in (Branches(), FixedSize()):
+        with pytest.raises(ValueError, match=r"torch cannot export it: .* no branch may depend on values") as refused:
+            torch_to_onnx(module, 4)
+        assert len(str(refused.value)) < 500
+        assert "\n" not in str(refused.value)
+        assert "\x1b" not in str(refused.value)
