@@ -41,8 +41,10 @@ as much as an answer, and frees a connection for the next request."""
 
 CALM_S = 0.1
 
-WAITING = 4096
-"""Requests that wait at most; with more, whoever comes is refused at once."""
+WAITING = 16_384
+WAITING_BYTES = 128 * 2**20
+"""Requests that wait at most, and what their rows take; with more, whoever comes is refused at once. That is for the
+sake of memory alone: to refuse so many at once leaves no time to answer anybody."""
 
 _LET_IN, _REFUSED, _GONE = range(3)
 
@@ -74,7 +76,7 @@ class Door:
         self._by_deadline: list[tuple[float, int, Client, Turn]] = []
         """A heap: deadline, a number that no other has, who asks, and what is set when its time has come or gone."""
         self._numbers = itertools.count()
-        self._n_waiting = 0
+        self._n_waiting = self._waiting_bytes = 0
         self._is_sweeping = False
         self._is_letting_in = False
 
@@ -87,43 +89,43 @@ class Door:
         """Goes in; `leave` must follow."""
         self._inside += 1
 
-    async def wait(self, deadline: float, timeout_ms: float, client: Client) -> None:
-        """Goes in once it is this one's turn; `leave` must follow.
+    async def wait(self, deadline: float, timeout_ms: float, client: Client, n_bytes: int = 0) -> None:
+        """Goes in, with `n_bytes` of rows, once it is this one's turn; `leave` must follow.
 
         Raises `Overloaded` after `deadline` (`time.perf_counter`), of a request that is allowed `timeout_ms`, or
         `ClientGone`, where the client has hung up by then; `Overloaded` at once where too many wait.
         """
         began = time.perf_counter()
-        turn = self.line_up(began, deadline, timeout_ms, client)
+        turn = self.line_up(began, deadline, timeout_ms, client, n_bytes)
         try:
             await turn
         except asyncio.CancelledError:
-            self._n_waiting -= 1
+            self._count(-1, -n_bytes)
             if not turn.cancelled() and turn.result() == _LET_IN:  # meanwhile
                 self.leave(0.0)
             raise
-        self.go_in(turn, began, timeout_ms)
+        self.go_in(turn, began, timeout_ms, n_bytes)
 
-    def line_up(self, began: float, deadline: float, timeout_ms: float, client: Client) -> Turn:
+    def line_up(self, began: float, deadline: float, timeout_ms: float, client: Client, n_bytes: int = 0) -> Turn:
         """As `wait`, for who cannot wait here: once the turn is done, `go_in` must follow.
 
         Raises `Overloaded` where too many wait.
         """
         self._crowded_at = began
-        if self._n_waiting >= WAITING:
+        if self._n_waiting >= WAITING or self._waiting_bytes + n_bytes > WAITING_BYTES:
             raise errors.Overloaded(timeout_ms, timeout_ms, RETRY_AFTER_S)
         turn: Turn = asyncio.get_running_loop().create_future()
         self._waiting.append(((began + deadline) / 2, deadline, turn))
         heapq.heappush(self._by_deadline, (deadline, next(self._numbers), client, turn))
         self._sweep_soon()
-        self._n_waiting += 1
+        self._count(1, n_bytes)
         if self._inside < self._limit:
             self._let_in_soon()
         return turn
 
-    def go_in(self, turn: Turn, began: float, timeout_ms: float) -> None:
+    def go_in(self, turn: Turn, began: float, timeout_ms: float, n_bytes: int = 0) -> None:
         """Goes in, after a turn that is done; `leave` must follow. Raises what `wait` does."""
-        self._n_waiting -= 1
+        self._count(-1, -n_bytes)
         outcome = turn.result()
         # Raised only here: an exception in the future would be a cycle with this frame, and keep the request's rows.
         if outcome == _GONE:
@@ -140,6 +142,10 @@ class Door:
         elif self._waiting:
             self._limit = min(self._limit + 0.1, self._most)
         self._let_in_soon()
+
+    def _count(self, n: int, n_bytes: int) -> None:
+        self._n_waiting += n
+        self._waiting_bytes += n_bytes
 
     def _let_in_soon(self) -> None:
         """Where the newest go first, that is whoever has come by now and was not seen yet."""

@@ -96,11 +96,11 @@ class FastPath:
             work.is_inside = True
             self._submit(work)
         else:
-            turn = work.door.line_up(work.decoded, work.deadline, work.asked.timeout_ms, work.request)
+            turn = work.door.line_up(work.decoded, work.deadline, work.asked.timeout_ms, work.request, work.X.nbytes)
             turn.add_done_callback(lambda turn: self._do(work, partial(self._go_in, turn)))
 
     def _go_in(self, turn: Turn, work: _Work) -> None:
-        work.door.go_in(turn, work.decoded, work.asked.timeout_ms)
+        work.door.go_in(turn, work.decoded, work.asked.timeout_ms, work.X.nbytes)
         work.is_inside = True
         work.let_in = time.perf_counter()
         if work.request.is_gone():

@@ -235,7 +235,7 @@ class Rest:
             if door.is_open:
                 door.enter()
             else:
-                await door.wait(deadline, asked.timeout_ms, request)
+                await door.wait(deadline, asked.timeout_ms, request, X.nbytes)
         let_in = time.perf_counter()
         try:
             scored = await variant.score(

@@ -226,6 +226,34 @@ def test_where_too_many_wait_whoever_comes_is_refused_at_once(monkeypatch: pytes
     run(scene, inside=1)
 
 
+def test_where_those_who_wait_hold_too_much_whoever_comes_is_refused_until_they_are_in() -> None:
+    async def scene() -> None:
+        at, later = Door((1, 1)), time.perf_counter() + LATER_S
+        at.enter()
+        large = asyncio.create_task(at.wait(later, 1000.0, Caller(), door.WAITING_BYTES - 1))
+        gone = asyncio.create_task(at.wait(later, 1000.0, Caller(), 1))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await at.wait(later, 1000.0, Caller(), 1)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        instead = asyncio.create_task(at.wait(later, 1000.0, Caller(), 1))
+        at.leave(0.0)
+        await asyncio.wait_for(large, PATIENCE_S)
+        at.leave(0.0)
+        await asyncio.wait_for(instead, PATIENCE_S)
+        at.enter()  # it is one too many, so that the next one waits
+        filling = asyncio.create_task(at.wait(later, 1000.0, Caller(), door.WAITING_BYTES))
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        assert not filling.done()
+        at.leave(0.0)
+        at.leave(0.0)
+        await asyncio.wait_for(filling, PATIENCE_S)
+
+    asyncio.run(scene())
+
+
 def test_who_was_refused_leaves_nothing_behind() -> None:
     class Rows:
         """What a request holds."""
