@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import msgspec
 
 from causeway import errors, logs, roll_call, shadow, state, store, variant
+from causeway.contract import Array
 from causeway.roll_call import Presence, Report
 from causeway.routing import Shares
 from causeway.settings import Settings
@@ -186,6 +187,12 @@ class Deployment:
                 raise errors.VersionNotLoaded(list(by_tag))
             return by_tag[tag]
         return served.variants["champion" if served.shares is None else served.shares.role(key)]
+
+    def offer_shadow(self, scorer: Variant, X: Array, predictions: Array) -> None:
+        """Hands rows (n_rows, n_features) that `scorer` answered to the shadow, where there is one for them."""
+        running = self.served.shadow
+        if running is not None and scorer.role == "champion":
+            running.offer(X, predictions)
 
     @property
     def waiting_rows(self) -> int:

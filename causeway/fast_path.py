@@ -15,7 +15,6 @@ from causeway import admission, errors
 from causeway.asgi import Answer, RequestHeaders, header_value, server_timing
 from causeway.batching import Priority, Scored
 from causeway.contract import Array
-from causeway.decoding import BodyDecoder
 from causeway.deployment import Deployment
 from causeway.door import Door, Turn
 from causeway.protocol import FastRequest
@@ -49,7 +48,6 @@ class FastPath:
         self._is_open = is_open
         self._refused = refused
         self._ended = ended
-        self._bodies = BodyDecoder()
         self._usual = RequestHeaders.parse({}, settings)
 
     def take(self, request: FastRequest) -> bool:
@@ -79,8 +77,8 @@ class FastPath:
         batcher = variant.batcher
         if variant.keeps_answers or not batcher.runs_on_loop or batcher.is_computing:
             return None
-        X = self._bodies.at_once((request.body,), variant.version.decode, self._settings.max_rows)
-        return None if X is None else _Work(request, asked, variant, self._doors[asked.priority], X)
+        X = variant.version.decode(request.body, self._settings.max_rows)  # `MOST_BYTES` of it are decoded in no time
+        return _Work(request, asked, variant, self._doors[asked.priority], X)
 
     def _do(self, work: _Work, step: Callable[[_Work], None]) -> None:
         """Does a step of it, and refuses the request where that fails."""
@@ -127,9 +125,7 @@ class FastPath:
         if ready > work.deadline:
             raise errors.DeadlineExceeded(asked.timeout_ms)
         scored = future.result()
-        shadow = self._deployment.served.shadow
-        if shadow is not None and variant.role == "champion":
-            shadow.offer(work.X, scored.predictions)
+        self._deployment.offer_shadow(variant, work.X, scored.predictions)
         arrived = request.arrived
         body = variant.encode(scored.predictions, request.id, (ready - request.started) * 1000)
         waited_s = work.let_in - work.decoded + scored.queue_s

@@ -247,9 +247,7 @@ class Rest:
                 door.leave(time.perf_counter() - let_in)
         if ready > deadline:
             raise errors.DeadlineExceeded(asked.timeout_ms)
-        shadow = self._deployment.served.shadow
-        if shadow is not None and variant.role == "champion":
-            shadow.offer(X, scored.predictions)
+        self._deployment.offer_shadow(variant, X, scored.predictions)
         latency_ms = (ready - request.started) * 1000
         answer = (scored.predictions, request.id, latency_ms)
         body = variant.encode(*answer) if len(X) <= codec.PIECE_ROWS else await variant.encode.large(*answer)

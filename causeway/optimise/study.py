@@ -64,9 +64,9 @@ def study(
         own, tag = figures[kind.name], None
         output, limits = parent.contract_in(kind.precision).output, gate.Limits()
         reasons = gate.reasons(own, of_parent, output, limits)
-        network = parent.network_in(kind.precision)
+        network = {} if reasons else parent.network_in(kind.precision)
         in_torch = None
-        if network and not reasons:
+        if network:
             tell(f"Scoring the held-out rows by {kind.name} in torch")
             by_parent = scores(opened(parent.model), parts.test.X)
             in_torch = scoring(open_network(network), by_parent, parts.test, parent.working.threshold)
