@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from causeway import errors, tracing
-from causeway.batching import Priority, Scored
+from causeway.batching import Priority
 from causeway.monitoring import batch
 from causeway.settings import Settings
 
@@ -173,9 +173,16 @@ Endpoint = Callable[[Request], Awaitable[Answer]]
 
 def new_request_id() -> str:
     """32 random hexadecimal digits."""
-    return f"{_random.getrandbits(128):032x}"
+    if not _ids:
+        digits = _random.randbytes(16 * IDS).hex()
+        _ids.extend(digits[start : start + 32] for start in range(0, 32 * IDS, 32))
+    return _ids.pop()
 
 
+IDS = 256
+"""Request ids that are drawn at once: in a third of the time."""
+
+_ids: list[str] = []
 _random = random.Random()  # noqa: S311 - unique, not secret; seeded by the operating system in each process
 
 
@@ -247,18 +254,18 @@ class RequestHeaders(NamedTuple):
 _JSON = re.compile(rb'application/json[ \t]*(;[ \t]*(charset=("?)utf-8\3)?[ \t]*)?', re.IGNORECASE)
 
 
-def server_timing(receive_s: float, phases: Phases, scored: Scored) -> tuple[bytes, bytes]:
+def server_timing(receive_s: float, phases: Phases, batch_rows: int, released: str) -> bytes:
     """Where the time went, as browsers show it (W3C Server Timing); durations in milliseconds."""
     decode_s, queue_s, compute_s, encode_s = phases
-    return b"server-timing", (
+    return (
         b'receive;dur=%.3f, decode;dur=%.3f, queue;dur=%.3f, compute;dur=%.3f;desc="%d rows, %b", encode;dur=%.3f'
         % (
             receive_s * 1000,
             decode_s * 1000,
             queue_s * 1000,
             compute_s * 1000,
-            scored.batch_rows,
-            scored.released.encode(),
+            batch_rows,
+            released.encode(),
             encode_s * 1000,
         )
     )

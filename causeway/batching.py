@@ -4,8 +4,8 @@ Work-conserving: an idle engine starts at once with what is there; while it work
 fits. What fits is a matter of time, not of a number of rows: the cost model (`causeway.cost`) is learnt from every
 batch. A cheap model runs on the event loop, a dear one in a thread, by the same model.
 
-Life of a job: `submit` -> waiting -> part of one batch or of several -> its `future` has the result. It ends early,
-without being computed, when it is dropped: its deadline has passed, or its client has gone.
+Life of a job: `put` -> waiting -> part of one batch or of several -> `ended`. It ends early, without being computed,
+when it is dropped: its deadline has passed, or its client has gone.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -82,58 +82,97 @@ class Poisoned(Exception):
 
 
 class Job:
-    """The rows of one request on their way; await its `future`."""
+    """The rows of one request on their way: await it, once, for `Scored`, or override `ended`.
+
+    Awaiting it raises `Expired`, `Poisoned`, `DeviceLost`, or what it was dropped for.
+    """
 
     __slots__ = (
         "X",
+        "_awaited",
+        "batch_rows",
         "compute_s",
         "deadline",
-        "future",
+        "error",
         "is_bulk",
         "is_guilty",
+        "is_over",
         "may_wait",
         "n_rows",
         "predictions",
+        "queue_s",
+        "released",
         "submitted",
         "taken",
+        "timer",
     )
+    predictions: Array
+    """(n_rows, output width), once it is over without an error; until then of those batches that are computed."""
+    queue_s: float
+    batch_rows: int
+    released: str
+    submitted: float
 
-    def __init__(
-        self, X: Array, deadline: float, future: asyncio.Future[Scored], submitted: float, is_bulk: bool
-    ) -> None:
+    def __init__(self, X: Array, deadline: float, priority: Priority = "interactive") -> None:
+        """For X (n_rows, n_features), to be done by `deadline` on the batcher's clock."""
         self.X = X
         self.n_rows = len(X)
         self.deadline = deadline
-        """In seconds on the batcher's clock, as `submitted`."""
-        self.future = future
-        self.submitted = submitted
+        self.is_bulk = priority == "bulk"
+        self.is_over = False
+        """Whether it has its predictions, or an error, or nobody waits for it any more."""
         self.may_wait = False
         """Whether it waits long enough for its deadline to pass, or its client to leave, meanwhile."""
-        self.is_bulk = is_bulk
         self.is_guilty = False
         self.taken = 0
         """Rows that are computed or being computed."""
         self.compute_s = 0.0
-        self.predictions: Array | None = None
-        """(n_rows, output width), filled batch by batch where one does not suffice."""
+        self.error: BaseException | None = None
+        """Why there are no predictions."""
+        self.timer: asyncio.TimerHandle | None = None
+        self._awaited: asyncio.Future[None] | None = None
 
     @property
     def n_left(self) -> int:
         """Rows that are not computed yet, nor being computed."""
         return self.n_rows - self.taken
 
+    def close(self) -> None:
+        """It is over."""
+        self.is_over = True
+        if self.timer is not None:
+            self.timer.cancel()
 
-class Part(NamedTuple):
-    """Some rows of a job, in a batch."""
+    def ended(self) -> None:
+        """Called once it is over, by the batcher, and soon done: other jobs wait."""
+        if self._awaited is not None and not self._awaited.done():
+            self._awaited.set_result(None)
 
-    job: Job
-    start: int
-    stop: int
+    def __await__(self) -> Generator[Any, None, Scored]:
+        if not self.is_over:
+            self._awaited = asyncio.get_running_loop().create_future()
+            try:
+                yield from self._awaited
+            except asyncio.CancelledError:
+                self.close()
+                raise
+        error, self.error = self.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # it would be a cycle with this frame
+        return Scored(self.predictions, self.queue_s, self.compute_s, self.batch_rows, self.released)
 
-    def rows(self) -> Array:
-        """(stop - start, n_features)."""
-        job, start, stop = self
-        return job.X if stop - start == job.n_rows else job.X[start:stop]
+
+Part = tuple[Job, int, int]
+"""Some rows of a job, in a batch: which, from the first to before the last."""
+
+
+def _rows(part: Part) -> Array:
+    """(stop - start, n_features)."""
+    job, start, stop = part
+    return job.X if stop - start == job.n_rows else job.X[start:stop]
 
 
 @dataclass(slots=True)
@@ -180,31 +219,31 @@ class Batcher:
         self._is_closed = False
 
     def submit(self, X: Array, deadline: float, priority: Priority = "interactive") -> Job:
-        """A job for X (n_rows, n_features), to be done by `deadline` on the batcher's clock.
+        """A job that was put, for X (n_rows, n_features), to be done by `deadline` on the batcher's clock."""
+        job = Job(X, deadline, priority)
+        self.put(job)
+        return job
 
-        Its future gets `Scored`, or raises `Expired`, `Poisoned`, `DeviceLost`, or what it was dropped for.
-        """
-        loop = asyncio.get_running_loop()
-        now = self._clock()
-        job = Job(X, deadline, loop.create_future(), now, priority == "bulk")
+    def put(self, job: Job) -> None:
+        """Takes a job, which ends later."""
+        job.submitted = now = self._clock()
         (self._bulk if job.is_bulk else self._interactive).append(job)
         self._wait(job, job.n_rows)
         if self._in_thread is not None or self.cost.seconds(self._waiting_rows) > LOOP_BUDGET_S:
             job.may_wait = True
-            timer = loop.call_later(deadline - now, self.drop, job, Expired())
-            job.future.add_done_callback(lambda _: timer.cancel())
+            job.timer = asyncio.get_running_loop().call_later(job.deadline - now, self.drop, job, Expired())
         if not self._is_scheduled and self._in_thread is None:
             # Not at once: first all requests that have arrived by now.
             self._is_scheduled = True
-            loop.call_soon(self._next, IDLE)
-        return job
+            asyncio.get_running_loop().call_soon(self._next, IDLE)
 
     def drop(self, job: Job, reason: BaseException) -> None:
         """Ends a job early; its rows that are not being computed will not be."""
-        if not job.future.done():
+        if not job.is_over:
             self._wait(job, job.taken - job.n_rows)
             job.taken = job.n_rows
-            job.future.set_exception(reason)
+            job.error = reason
+            self._end(job)
 
     def wait_s(self, n_rows: int, priority: Priority = "interactive") -> float:
         """Predicted seconds until `n_rows` more would be done, after what is being computed and what goes before."""
@@ -316,9 +355,9 @@ class Batcher:
             left = job.n_rows - job.taken
             if now >= job.deadline or now + least_s + per_row_s * left >= job.deadline:
                 self.drop(job, Expired())
-            if job.future.done():
+            if job.is_over:
                 queue.popleft()
-                self._wait(job, job.taken - job.n_rows)  # none, unless its caller was cancelled
+                self._wait(job, job.taken - job.n_rows)  # none, unless who awaited it was cancelled
                 continue
             taken = min(left, room - n_rows)
             if not taken:
@@ -328,7 +367,7 @@ class Batcher:
             if parts and now + fixed_s + per_row_s * (n_rows + taken) > tightest:
                 reason = DEADLINE
                 break
-            parts.append(Part(job, job.taken, job.taken + taken))
+            parts.append((job, job.taken, job.taken + taken))
             n_rows += taken
             self._move(queue, taken)
         return Batch(parts, n_rows, reason, now) if parts else None
@@ -372,7 +411,7 @@ class Batcher:
     def _together(self, parts: Sequence[Part]) -> list[Outcome]:
         """Of each part, computed at once. Raises what the engine does."""
         predictions = self._predict(
-            parts[0].rows() if len(parts) == 1 else np.concatenate([part.rows() for part in parts])
+            _rows(parts[0]) if len(parts) == 1 else np.concatenate([_rows(part) for part in parts])
         )
         is_finite = _is_finite(predictions)
         outcomes: list[Outcome] = []
@@ -395,21 +434,32 @@ class Batcher:
             elif isinstance(outcome, Exception):
                 is_whole = False
                 self._blame(job, outcome)
-            elif not job.future.done():
-                predictions = outcome if stop - start == job.n_rows else self._joined(job, start, stop, outcome)
-                if predictions is not None:
-                    queue_s = ended - job.submitted - job.compute_s
-                    job.future.set_result(Scored(predictions, queue_s, job.compute_s, batch.n_rows, batch.released))
+            elif not job.is_over and self._has_all(job, start, stop, outcome):
+                job.queue_s = ended - job.submitted - job.compute_s
+                job.batch_rows, job.released = batch.n_rows, batch.released
+                self._end(job)
         self._observer.batch(batch.n_rows, batch.released)
         if is_whole:
             self.cost.learn(batch.n_rows, seconds)
 
-    def _joined(self, job: Job, start: int, stop: int, outcome: Array) -> Array | None:
-        """All predictions of a job that is in several batches; None while some are missing."""
-        if job.predictions is None:
+    def _has_all(self, job: Job, start: int, stop: int, outcome: Array) -> bool:
+        """Whether the job has all its predictions with these."""
+        if stop - start == job.n_rows:
+            job.predictions = outcome
+            return True
+        if start == 0:
             job.predictions = np.empty((job.n_rows, outcome.shape[1]), dtype=outcome.dtype)
         job.predictions[start:stop] = outcome
-        return job.predictions if stop == job.n_rows else None
+        return stop == job.n_rows
+
+    def _end(self, job: Job) -> None:
+        """Tells a job that it is over; where it fails at that, the others do not."""
+        job.close()
+        try:
+            job.ended()
+        except Exception as exc:
+            told = {"message": "the end of a job failed", "exception": exc}
+            asyncio.get_running_loop().call_exception_handler(told)
 
     def _wait(self, job: Job, n_rows: int) -> None:
         """Counts so many more rows of a job as waiting; fewer where negative."""

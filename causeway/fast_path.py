@@ -6,14 +6,13 @@ has a fault, or needs more than its batch, is not taken: the long way tells.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
 from causeway import admission, errors
 from causeway.asgi import Answer, RequestHeaders, header_value, server_timing
-from causeway.batching import Priority, Scored
+from causeway.batching import Job, Priority
 from causeway.contract import Array
 from causeway.deployment import Deployment
 from causeway.door import Door, Turn
@@ -62,8 +61,42 @@ class FastPath:
             return False
         self.n_inside += 1
         request.variant = work.variant.labels
-        self._do(work, self._enter)
+        try:
+            self._enter(work)
+        except Exception as exc:
+            self.refuse(work, exc)
         return True
+
+    def answer(self, work: _Work) -> None:
+        """Sends what its batch had for it, or a refusal."""
+        request, variant, asked = work.request, work.variant, work.asked
+        ready = time.perf_counter()
+        self._leave(work, ready)
+        error, work.error = work.error, None
+        if error is not None:  # not raised: it would be a cycle with this frame, and keep the rows
+            self.refuse(work, variant.refusal(error, asked.timeout_ms))
+            return
+        if request.disconnected:
+            raise errors.ClientGone()
+        if ready > work.deadline:
+            raise errors.DeadlineExceeded(asked.timeout_ms)
+        X, predictions, arrived, started = work.X, work.predictions, request.arrived, request.started
+        self._deployment.offer_shadow(variant, X, predictions)
+        body = variant.encode(predictions, request.id, (ready - started) * 1000)
+        waited_s = work.let_in - work.decoded + work.queue_s
+        phases = (work.decoded - arrived, waited_s, work.compute_s, time.perf_counter() - ready)
+        is_pinned = asked.model_version is not None
+        request.answer_json(body, server_timing(arrived - started, phases, work.batch_rows, work.released))
+        request.answered = (X, predictions, variant.labels, is_pinned, asked.routing_key, *phases)
+        self._end(work, 200)
+
+    def refuse(self, work: _Work, exc: BaseException) -> None:
+        """Sends a refusal."""
+        self._leave(work, time.perf_counter())
+        answer = self._refused(exc, work.request)
+        if not work.request.response_complete:
+            work.request.answer(answer)
+        self._end(work, answer.status)
 
     def _work(self, request: FastRequest) -> _Work | None:
         """What there is to do; None where that is more than to wait for a batch on the event loop."""
@@ -78,113 +111,76 @@ class FastPath:
         if variant.keeps_answers or not batcher.runs_on_loop or batcher.is_computing:
             return None
         X = variant.version.decode(request.body, self._settings.max_rows)  # `MOST_BYTES` of it are decoded in no time
-        return _Work(request, asked, variant, self._doors[asked.priority], X)
-
-    def _do(self, work: _Work, step: Callable[[_Work], None]) -> None:
-        """Does a step of it, and refuses the request where that fails."""
-        try:
-            step(work)
-        except Exception as exc:
-            self._refuse(work, exc)
+        return _Work(self, request, asked, variant, X)
 
     def _enter(self, work: _Work) -> None:
-        if work.door.is_open:
-            work.admit()
-            work.door.enter()
-            work.is_inside = True
-            self._submit(work)
+        door = self._doors[work.asked.priority]
+        if door.is_open:
+            self._admit(work)
+            door.enter()
+            work.inside = door
+            self._put(work)
         else:
-            turn = work.door.line_up(work.decoded, work.deadline, work.asked.timeout_ms, work.request, work.X.nbytes)
-            turn.add_done_callback(lambda turn: self._do(work, partial(self._go_in, turn)))
+            turn = door.line_up(work.decoded, work.deadline, work.asked.timeout_ms, work.request, work.X.nbytes)
+            turn.add_done_callback(partial(self._turn_came, work, door))
 
-    def _go_in(self, turn: Turn, work: _Work) -> None:
-        work.door.go_in(turn, work.decoded, work.asked.timeout_ms, work.X.nbytes)
-        work.is_inside = True
-        work.let_in = time.perf_counter()
-        if work.request.is_gone():
-            raise errors.ClientGone()
-        work.admit()
-        self._submit(work)
+    def _turn_came(self, work: _Work, door: Door, turn: Turn) -> None:
+        try:
+            door.go_in(turn, work.decoded, work.asked.timeout_ms, work.X.nbytes)
+            work.inside = door
+            work.let_in = time.perf_counter()
+            if work.request.disconnected:
+                raise errors.ClientGone()
+            self._admit(work)
+            self._put(work)
+        except Exception as exc:
+            self.refuse(work, exc)
 
-    def _submit(self, work: _Work) -> None:
+    def _admit(self, work: _Work) -> None:
+        """Raises the refusal of a request whose batch would not be done in time."""
+        asked = work.asked
+        admission.admit(
+            work.variant.batcher, work.n_rows, work.deadline - work.let_in, asked.timeout_ms, asked.priority
+        )
+
+    def _put(self, work: _Work) -> None:
         batcher = work.variant.batcher
-        job = batcher.submit(work.X, work.deadline, work.asked.priority)
-        work.request.drop = partial(batcher.drop, job)
-        job.future.add_done_callback(lambda future: self._do(work, partial(self._answer, future)))
+        batcher.put(work)
+        work.request.drop = partial(batcher.drop, work)
 
-    def _answer(self, future: asyncio.Future[Scored], work: _Work) -> None:
-        request, variant, asked = work.request, work.variant, work.asked
-        ready = time.perf_counter()
-        work.leave(ready)
-        exc = future.exception()
-        if exc is not None:  # not raised: it would be a cycle with this frame, and keep the rows
-            self._refuse(work, variant.refusal(exc, asked.timeout_ms))
-            return
-        if request.is_gone():
-            raise errors.ClientGone()
-        if ready > work.deadline:
-            raise errors.DeadlineExceeded(asked.timeout_ms)
-        scored = future.result()
-        self._deployment.offer_shadow(variant, work.X, scored.predictions)
-        arrived = request.arrived
-        body = variant.encode(scored.predictions, request.id, (ready - request.started) * 1000)
-        waited_s = work.let_in - work.decoded + scored.queue_s
-        phases = (work.decoded - arrived, waited_s, scored.compute_s, time.perf_counter() - ready)
-        is_pinned = asked.model_version is not None
-        request.answer_json(body, server_timing(arrived - request.started, phases, scored)[1])
-        request.answered = (work.X, scored.predictions, variant.labels, is_pinned, asked.routing_key, *phases)
-        self._end(work, 200)
-
-    def _refuse(self, work: _Work, exc: BaseException) -> None:
-        work.leave(time.perf_counter())
-        answer = self._refused(exc, work.request)
-        if not work.request.response_complete:
-            work.request.answer(answer)
-        self._end(work, answer.status)
+    def _leave(self, work: _Work, now: float) -> None:
+        """Makes room at the door."""
+        door, work.inside = work.inside, None
+        if door is not None:
+            door.leave(now - work.let_in)
 
     def _end(self, work: _Work, status: int) -> None:
-        if not work.is_over:
-            work.is_over = True
+        if not work.is_told:
+            work.is_told = True
             self.n_inside -= 1
             self._ended(work.request, status)
             work.request.forget()
 
 
-class _Work:
+class _Work(Job):
     """A request that was taken."""
 
-    __slots__ = (
-        "X",
-        "asked",
-        "deadline",
-        "decoded",
-        "door",
-        "is_inside",
-        "is_over",
-        "let_in",
-        "request",
-        "variant",
-    )
+    __slots__ = ("_path", "asked", "decoded", "inside", "is_told", "let_in", "request", "variant")
 
-    def __init__(self, request: FastRequest, asked: RequestHeaders, variant: Variant, door: Door, X: Array) -> None:
+    def __init__(self, path: FastPath, request: FastRequest, asked: RequestHeaders, variant: Variant, X: Array) -> None:
+        super().__init__(X, request.started + asked.timeout_ms / 1000, asked.priority)
+        self._path = path
         self.request = request
         self.asked = asked
         self.variant = variant
-        self.door = door
-        self.X = X
-        self.deadline = request.started + asked.timeout_ms / 1000
         self.decoded = self.let_in = time.perf_counter()
-        self.is_inside = False
-        """Whether it has to leave the door."""
-        self.is_over = False
+        self.inside: Door | None = None
+        """Which it has to leave."""
+        self.is_told = False
 
-    def admit(self) -> None:
-        """Raises the refusal of a request whose batch would not be done in time."""
-        left_s, timeout_ms = self.deadline - self.let_in, self.asked.timeout_ms
-        admission.admit(self.variant.batcher, len(self.X), left_s, timeout_ms, self.asked.priority)
-
-    def leave(self, now: float) -> None:
-        """Makes room at the door."""
-        if self.is_inside:
-            self.is_inside = False
-            self.door.leave(now - self.let_in)
+    def ended(self) -> None:
+        """Answers it."""
+        try:
+            self._path.answer(self)
+        except Exception as exc:
+            self._path.refuse(self, exc)

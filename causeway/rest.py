@@ -254,7 +254,8 @@ class Rest:
         phases = (decoded - arrived, let_in - decoded + scored.queue_s, scored.compute_s, time.perf_counter() - ready)
         is_pinned = asked.model_version is not None
         request.answered = (X, scored.predictions, variant.labels, is_pinned, asked.routing_key, *phases)
-        return json_answer(200, body, request.id, server_timing(arrived - request.started, phases, scored))
+        timing = server_timing(arrived - request.started, phases, scored.batch_rows, scored.released)
+        return json_answer(200, body, request.id, (b"server-timing", timing))
 
     async def _feedback(self, request: Request) -> Answer:
         assert self._labels is not None

@@ -83,7 +83,7 @@ class Variant:
         admission.admit(self.batcher, len(X), deadline - now, timeout_ms, priority)
         job = self.batcher.submit(X, deadline, priority)
         try:
-            scored = await (self._watched(job, client) if job.may_wait and client else job.future)
+            scored = await (self._watched(job, client) if job.may_wait and client else job)
         except (batching.Expired, batching.Poisoned) as exc:
             raise self.refusal(exc, timeout_ms) from exc.__cause__
         if client and client.is_gone():
@@ -127,6 +127,6 @@ class Variant:
 
         watcher.add_done_callback(leave)
         try:
-            return await job.future
+            return await job
         finally:
             watcher.cancel()

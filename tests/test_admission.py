@@ -110,7 +110,7 @@ def test_a_batch_that_hangs_refuses_everybody_until_it_ends() -> None:
         with pytest.raises(errors.Overloaded):
             admit(batcher, 1, 1.0, 1000)
         engine.go_on()
-        await job.future
+        await job
         engine.clock.now += 2 * PROBE_S
         admit(batcher, 1, 1.0, 1000)
         batcher.close()
@@ -131,7 +131,7 @@ def test_a_model_that_has_come_to_look_far_too_dear_is_tried_and_looks_right_aga
             except errors.DeadlineUnreachable:
                 engine.clock.now += PROBE_S / 4
                 continue
-            await batcher.submit(rows(1), FAR).future
+            await batcher.submit(rows(1), FAR)
             n_probes += 1
             if batcher.wait_s(1) < 2 * DEAR_S:
                 break

@@ -6,8 +6,10 @@ import asyncio
 import gc
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Any
@@ -159,7 +161,7 @@ def steady(engine: Engine, cost: Cost, told: Told | None = None) -> Batcher:
 
 
 async def outcomes(jobs: Sequence[Job]) -> list[Any]:
-    return await asyncio.gather(*(job.future for job in jobs), return_exceptions=True)
+    return await asyncio.gather(*jobs, return_exceptions=True)
 
 
 def assert_right(X: Array, predictions: Array) -> None:
@@ -219,10 +221,10 @@ def test_the_engine_goes_on_without_waiting_for_anybody_to_read_the_answers() ->
         engine.go_on(1)
         await engine.begun.acquire()
         await engine.begun.acquire()
-        assert_right(first.X, (await first.future).predictions)
-        assert not second.future.done()
+        assert_right(first.X, (await first).predictions)
+        assert not second.is_over
         engine.go_on()
-        await second.future
+        await second
         batcher.close()
 
     run(main())
@@ -247,7 +249,7 @@ def test_a_request_larger_than_a_batch_is_split_and_joined_in_order(per_row_s: f
         engine = Engine()
         batcher = steady(engine, Cost(0, per_row_s))
         job = batcher.submit(rows(n), FAR)
-        scored = await job.future
+        scored = await job
         assert_right(job.X, scored.predictions)
         assert sum(engine.n_rows) == n
         assert scored.batch_rows == engine.n_rows[-1]
@@ -263,9 +265,9 @@ def test_a_large_request_does_not_hold_up_those_behind_it() -> None:
         engine = Engine()
         batcher = steady(engine, Cost(0, CHEAP_S))
         large, small = batcher.submit(rows(2000), FAR), batcher.submit(rows(1), FAR)
-        await small.future
-        assert not large.future.done()
-        assert_right(large.X, (await large.future).predictions)
+        await small
+        assert not large.is_over
+        assert_right(large.X, (await large).predictions)
 
     run(main())
 
@@ -277,8 +279,8 @@ def test_large_requests_are_done_one_after_the_other_and_not_all_at_the_end(per_
         batcher = steady(engine, Cost(0, per_row_s))
         jobs = [batcher.submit(rows(2000), FAR) for _ in range(3)]
         for i, job in enumerate(jobs):
-            assert_right(job.X, (await job.future).predictions)
-            assert all(not later.future.done() for later in jobs[i + 1 :])
+            assert_right(job.X, (await job).predictions)
+            assert all(not later.is_over for later in jobs[i + 1 :])
             assert sum(later.taken for later in jobs[i + 1 :]) < 2000
         batcher.close()
 
@@ -377,7 +379,7 @@ def test_a_split_request_is_joined_rightly_when_the_model_becomes_cheap_between_
         cost = Cost(0, LOOP_BUDGET_S * 1.05)
         batcher = Batcher(engine, cost, Told(), engine.clock)
         job = batcher.submit(rows(2 * int(cost.size_within(THREAD_BUDGET_S)) + 1), FAR)
-        assert_right(job.X, (await job.future).predictions)
+        assert_right(job.X, (await job).predictions)
         assert engine.was_on_loop == [False, False, True]
         batcher.close()
 
@@ -460,7 +462,7 @@ def test_predictions_that_are_no_numbers_at_all_fail_their_requests_and_stop_not
         batcher = Batcher(lambda X: next(answers)(X), Cost(0, per_row_s), Told(), engine.clock)
         assert isinstance((await outcomes([batcher.submit(rows(1), FAR)]))[0], Poisoned)
         job = batcher.submit(rows(1), FAR)
-        assert_right(job.X, (await job.future).predictions)
+        assert_right(job.X, (await job).predictions)
         batcher.close()
 
     run(main())
@@ -475,7 +477,7 @@ def test_whose_fault_it_is_is_not_found_out_on_the_loop() -> None:
         batcher = steady(engine, Cost(0, CHEAP_S))
         await outcomes([batcher.submit(rows(1, i, RAISES), FAR) for i in range(16)])
         assert engine.was_on_loop == [True] + [False] * 30
-        assert_right(rows(1), (await batcher.submit(rows(1), FAR).future).predictions)
+        assert_right(rows(1), (await batcher.submit(rows(1), FAR)).predictions)
         assert engine.was_on_loop[-1]
         batcher.close()
 
@@ -501,7 +503,7 @@ def test_a_model_moves_when_its_measured_cost_changes(was_s: float, is_s: float)
         batcher = Batcher(engine, Cost(0, was_s), Told(), engine.clock)
         for number in range(100):
             job = batcher.submit(rows(1 + number % 4), FAR)
-            assert_right(job.X, (await job.future).predictions)
+            assert_right(job.X, (await job).predictions)
         assert engine.was_on_loop[0] == (was_s < LOOP_BUDGET_S)
         assert engine.was_on_loop[-1] == (is_s < LOOP_BUDGET_S)
         assert len(set(engine.was_on_loop[-10:])) == 1
@@ -517,9 +519,9 @@ def test_the_loop_turns_while_a_dear_model_computes() -> None:
         job = batcher.submit(rows(1), FAR)
         await engine.begun.acquire()
         await many_turns()
-        assert not job.future.done()
+        assert not job.is_over
         engine.go_on()
-        await job.future
+        await job
         batcher.close()
 
     run(main())
@@ -602,8 +604,8 @@ def test_a_deadline_is_told_while_the_engine_is_busy_with_others_and_the_rows_ar
         waiting = batcher.submit(rows(2, 100), now + 0.02)
         also = batcher.submit(rows(1, 200), now + FAR)
         with pytest.raises(Expired):
-            await waiting.future
-        assert not busy.future.done()
+            await waiting
+        assert not busy.is_over
         engine.go_on()
         await outcomes([busy, also])
         assert engine.seen == {0, 200}
@@ -618,10 +620,10 @@ def test_a_deadline_is_told_while_the_engine_hangs_over_the_request_itself() -> 
         batcher = Batcher(engine, Cost(0, DEAR_S), Told())
         job = batcher.submit(rows(1), time.perf_counter() + 0.02)
         with pytest.raises(Expired):
-            await job.future
+            await job
         engine.go_on()
         again = batcher.submit(rows(1), time.perf_counter() + FAR)
-        assert_right(again.X, (await again.future).predictions)
+        assert_right(again.X, (await again).predictions)
         await idle(batcher)
         batcher.close()
 
@@ -658,9 +660,10 @@ def test_dropping_what_is_done_changes_nothing() -> None:
     async def main() -> None:
         batcher = steady(Engine(), Cost(0, CHEAP_S))
         job = batcher.submit(rows(3), FAR)
-        scored = await job.future
+        await many_turns()
+        assert job.is_over
         batcher.drop(job, Left())
-        assert job.future.result() is scored
+        assert_right(job.X, (await job).predictions)
         assert batcher.is_idle
 
     run(main())
@@ -691,7 +694,7 @@ def test_callers_that_are_cancelled_leave_no_waiting_rows_behind(n: int) -> None
         batcher = steady(engine, Cost(0, DEAR_S))
 
         async def call(first: int, priority: Priority) -> None:
-            await batcher.submit(rows(n, first), FAR, priority).future
+            await batcher.submit(rows(n, first), FAR, priority)
 
         tasks = [
             asyncio.create_task(call(100 * i, priority))
@@ -703,7 +706,7 @@ def test_callers_that_are_cancelled_leave_no_waiting_rows_behind(n: int) -> None
         await asyncio.gather(*tasks, return_exceptions=True)
         engine.go_on()
         job = batcher.submit(rows(1, 5000), FAR)
-        assert_right(job.X, (await job.future).predictions)
+        assert_right(job.X, (await job).predictions)
         await idle(batcher)
         assert len(engine.batches) == 2  # the one that was being computed, and the last
         assert batcher.wait_s(1) == Batcher(engine, batcher.cost, Told(), engine.clock).wait_s(1)
@@ -729,14 +732,16 @@ def test_whoever_leaves_in_whatever_way_those_who_stay_are_answered_and_no_row_i
         for number, (n, fate) in enumerate(requests):
             deadline = 0.3 if fate == "expire" else FAR
             jobs.append(batcher.submit(rows(n, 100 * number), deadline, "bulk" if number % 3 == 2 else "interactive"))
+        callers = [asyncio.ensure_future(job) for job in jobs]
         for _ in range(turns):
             await asyncio.sleep(0)
-        for (_, fate), job in zip(requests, jobs, strict=True):
+        for (_, fate), job, caller in zip(requests, jobs, callers, strict=True):
             if fate == "cancel":
-                job.future.cancel()
+                caller.cancel()
             elif fate == "drop":
                 batcher.drop(job, Left())
-        for (_, fate), job, result in zip(requests, jobs, await outcomes(jobs), strict=True):
+        results = await asyncio.gather(*callers, return_exceptions=True)
+        for (_, fate), job, result in zip(requests, jobs, results, strict=True):
             if fate == "stay" or not isinstance(result, BaseException):
                 assert_right(job.X, result.predictions)
         await idle(batcher)
@@ -744,6 +749,50 @@ def test_whoever_leaves_in_whatever_way_those_who_stay_are_answered_and_no_row_i
         batcher.close()
 
     run(main(), collect=False)
+
+
+class Clumsy(Job):
+    """Fails when it is told that it is over."""
+
+    def ended(self) -> None:
+        raise RuntimeError("clumsy")
+
+
+@pytest.mark.parametrize("n", [1, 25], ids=["whole", "split"])
+def test_a_job_that_fails_at_its_end_is_told_to_the_loop_and_the_others_of_its_batch_are_done(n: int) -> None:
+    async def main() -> None:
+        told: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(str(context["exception"])))
+        batcher = steady(Engine(), Cost(0, DEAR_S))
+        before, after = batcher.submit(rows(2), FAR), Job(rows(n, 50), FAR)
+        batcher.put(Clumsy(rows(n, 10), FAR))
+        batcher.put(after)
+        for job in (before, after):
+            assert_right(job.X, (await job).predictions)
+        assert told == ["clumsy"]
+        await idle(batcher)
+        batcher.close()
+
+    run(main())
+
+
+def test_an_error_that_was_raised_keeps_nothing_of_its_request() -> None:
+    async def main() -> None:
+        batcher = steady(Engine(), Cost(0, CHEAP_S))
+        job = batcher.submit(rows(1), FAR)
+        X = weakref.ref(job.X)
+        batcher.drop(job, Left())
+        gc.disable()
+        try:
+            with suppress(Left):
+                await job
+            del job
+            await many_turns()
+            assert X() is None
+        finally:
+            gc.enable()
+
+    run(main())
 
 
 # Priorities
@@ -831,13 +880,13 @@ def test_idleness_is_counted_from_the_end_of_the_last_batch() -> None:
     async def main() -> None:
         engine = Engine()
         batcher = steady(engine, Cost(0, CHEAP_S))
-        await batcher.submit(rows(3), FAR).future
+        await batcher.submit(rows(3), FAR)
         engine.clock.now += 7
         assert batcher.idle_s == pytest.approx(7)
         job = batcher.submit(rows(3), FAR)
         assert not batcher.is_idle
         assert batcher.idle_s == 0
-        await job.future
+        await job
 
     run(main())
 
@@ -846,7 +895,7 @@ def test_one_batch_that_hangs_for_seconds_does_not_make_the_model_look_dear_for_
     async def main() -> None:
         engine = Engine(per_row_s=iter([5.0] + [DEAR_S] * 100))
         batcher = Batcher(engine, Cost(0, DEAR_S), Told(), engine.clock)
-        await batcher.submit(rows(1), FAR).future
+        await batcher.submit(rows(1), FAR)
         assert batcher.wait_s(1) <= 1.2 * DEAR_S
         batcher.close()
 

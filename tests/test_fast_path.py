@@ -262,7 +262,7 @@ def test_what_cannot_be_done_in_time_is_refused_at_once(is_open: bool, monkeypat
     run(scenario)
 
 
-@pytest.mark.parametrize("broken", ["submit", "encode", "_ended"])
+@pytest.mark.parametrize("broken", ["put", "encode", "_ended"])
 def test_a_fault_of_ours_gets_an_answer_and_leaves_nobody_inside(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("a fault of ours")
@@ -271,7 +271,7 @@ def test_a_fault_of_ours_gets_an_answer_and_leaves_nobody_inside(broken: str, mo
         faults: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context["exception"]))
         variant = service.deployment.champion
-        owner = {"submit": variant.batcher, "encode": variant, "_ended": service.rest.fast_path}[broken]
+        owner = {"put": variant.batcher, "encode": variant, "_ended": service.rest.fast_path}[broken]
         monkeypatch.setattr(owner, broken, fail)
         status, _, answer = await answer_of(service.take()[1])
         if broken == "_ended":  # it has its answer

@@ -60,7 +60,7 @@ def test_a_lost_device_is_no_request_s_fault_and_tried_once_a_batch() -> None:
     async def score() -> list[Any]:
         batcher = Batcher(predict, Cost(1e-4, 1e-6), observer)
         jobs = [batcher.submit(tiny.X[:n_rows], 1e6 + asyncio.get_running_loop().time()) for n_rows in (1, 2, 3)]
-        return await asyncio.gather(*(job.future for job in jobs), return_exceptions=True)
+        return await asyncio.gather(*jobs, return_exceptions=True)
 
     observer = Observer()
     outcomes = asyncio.run(score())
