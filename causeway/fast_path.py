@@ -87,7 +87,7 @@ class FastPath:
         phases = (work.decoded - arrived, waited_s, work.compute_s, time.perf_counter() - ready)
         is_pinned = asked.model_version is not None
         request.answer_json(body, server_timing(arrived - started, phases, work.batch_rows, work.released))
-        request.answered = (X, predictions, variant.labels, is_pinned, asked.routing_key, *phases)
+        request.answered = (X, predictions, variant.labels, is_pinned, asked.routing_key, phases)
         self._end(work, 200)
 
     def refuse(self, work: _Work, exc: BaseException) -> None:

@@ -153,7 +153,7 @@ class Rest:
             self._metrics.answered(path, status, seconds, request.variant)
         else:
             trace_id = None if request.trace is None else request.trace.trace_id
-            self._recorder.note((request.id, request.started, seconds, request.answered, trace_id))
+            self._recorder.note(request.id, request.started, seconds, request.answered, trace_id)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The lifespan of BentoML's application, with ours around it."""
@@ -253,7 +253,7 @@ class Rest:
         body = variant.encode(*answer) if len(X) <= codec.PIECE_ROWS else await variant.encode.large(*answer)
         phases = (decoded - arrived, let_in - decoded + scored.queue_s, scored.compute_s, time.perf_counter() - ready)
         is_pinned = asked.model_version is not None
-        request.answered = (X, scored.predictions, variant.labels, is_pinned, asked.routing_key, *phases)
+        request.answered = (X, scored.predictions, variant.labels, is_pinned, asked.routing_key, phases)
         timing = server_timing(arrived - request.started, phases, scored.batch_rows, scored.released)
         return json_answer(200, body, request.id, (b"server-timing", timing))
 

@@ -15,13 +15,9 @@ from numpy.typing import NDArray
 
 from causeway.contract import Array
 
-Answer = tuple[Array, Array, tuple[str, str], bool, str | None, float, float, float, float]
+Answer = tuple[Array, Array, tuple[str, str], bool, str | None, tuple[float, float, float, float]]
 """What a request was answered with: X (n_rows, n_features) and predictions (n_rows, output width) as float32, role and
 tag of the variant, whether it was asked for by its tag, routing key, seconds (decode, queue, compute, encode)."""
-
-Record = tuple[str, float, float, Answer, str | None]
-"""One answered request: its id, when it began on `time.perf_counter`, seconds until it was answered, its answer, and
-its trace id. Plain tuples: they are made on the way of every request."""
 
 PINNED = "pinned"
 """The role, in the log, of a version that was asked for by its tag: such a request says nothing of the shares."""
@@ -78,38 +74,6 @@ class Batch(NamedTuple):
         return Batch(sample(self.predictions, share, rng), sample_counts(self.refused, share, rng), factor)
 
 
-class Columns(NamedTuple):
-    """Records, column by column."""
-
-    request_ids: Sequence[str]
-    X: Sequence[Array]
-    predictions: Sequence[Array]
-    variants: Sequence[tuple[str, str]]
-    are_pinned: Sequence[bool]
-    routing_keys: Sequence[str | None]
-    trace_ids: Sequence[str | None]
-    numbers: NDArray[np.float64]
-    """(n, 6): when each began, and seconds: latency, decode, queue, compute, encode."""
-
-    @classmethod
-    def of(cls, records: Sequence[Record]) -> Columns:
-        """The columns of one record or more."""
-        request_ids, started, latencies, answers, trace_ids = zip(*records, strict=True)
-        X, predictions, variants, are_pinned, routing_keys, *seconds = zip(*answers, strict=True)
-        numbers = np.array([started, latencies, *seconds]).T
-        return cls(request_ids, X, predictions, variants, are_pinned, routing_keys, trace_ids, numbers)
-
-    @property
-    def n_rows(self) -> int:
-        """Of all requests together."""
-        return sum(map(len, self.X))
-
-    def take(self, chosen: Sequence[int]) -> Columns:
-        """Only those records."""
-        *columns, numbers = self
-        return type(self)._make([*([column[i] for i in chosen] for column in columns), numbers[chosen]])
-
-
 class _Packed(msgspec.Struct, array_like=True):
     """A batch as it is written."""
 
@@ -122,8 +86,8 @@ class _Packed(msgspec.Struct, array_like=True):
     places: Sequence[int]
     """The variant of each request among these; nothing where there is one."""
     n_rows: Sequence[int]
-    features: bytes
-    predictions: bytes
+    features: bytearray
+    predictions: bytearray
     numbers: bytes
     routing_keys: Sequence[str | None]
     trace_ids: Sequence[str | None]
@@ -134,31 +98,72 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Packed).decode
 
 
-def pack(columns: Columns | None, refused: Mapping[RefusedValue, int], *, factor: int, clock: float) -> bytes:
-    """The bytes of a batch. clock: what `time.perf_counter` lacks to seconds since 1970."""
-    if columns is None:
-        return _encode(_Packed(factor, clock, (), (), (), (), b"", b"", b"", (), (), list(refused.items())))
-    variants = columns.variants
-    if any(columns.are_pinned):
-        pinned = zip(variants, columns.are_pinned, strict=True)
-        variants = [(PINNED, tag) if is_pinned else (role, tag) for (role, tag), is_pinned in pinned]
-    different = {variant: place for place, variant in enumerate(dict.fromkeys(variants))}
-    widths = dict(zip(variants, zip(columns.X, columns.predictions, strict=True), strict=True))
-    packed = _Packed(
-        factor,
-        clock,
-        columns.request_ids,
-        [(*variant, *(array.shape[1] for array in widths[variant])) for variant in different],
-        [different[variant] for variant in variants] if len(different) > 1 else (),
-        list(map(len, columns.X)),
-        b"".join(columns.X),  # type: ignore[arg-type]
-        b"".join(columns.predictions),  # type: ignore[arg-type]
-        columns.numbers.tobytes(),
-        columns.routing_keys,
-        columns.trace_ids,
-        list(refused.items()),
-    )
-    return _encode(packed)
+class Columns:
+    """Answered requests on their way into the log, column by column, as bytes: what they were made of is let go of at
+    once. To hold the objects of some hundred requests costs more than to copy them."""
+
+    __slots__ = ("_facts", "_features", "_last", "_predictions", "_request_ids", "_widths", "n_rows")
+
+    def __init__(self) -> None:
+        self.n_rows = 0
+        """Of all requests together."""
+        self._request_ids: list[str] = []
+        self._features = bytearray()
+        self._predictions = bytearray()
+        self._facts: list[tuple[int, tuple[str, str], str | None, str | None]] = []
+        """Of each: its rows, role and tag, routing key and trace id."""
+        self._widths: dict[tuple[str, str], tuple[int, int]] = {}
+        """Number of features and output width, by role and tag."""
+        self._last: tuple[str, str] | None = None
+
+    def __len__(self) -> int:
+        return len(self._request_ids)
+
+    def add(self, request_id: str, answer: Answer, trace_id: str | None) -> None:
+        """Takes one."""
+        X, predictions, variant, is_pinned, routing_key, _ = answer
+        if is_pinned:
+            variant = (PINNED, variant[1])
+        if variant is not self._last:
+            self._last = variant
+            self._widths[variant] = X.shape[1], predictions.shape[1]
+        self._request_ids.append(request_id)
+        self._features += X.tobytes()
+        self._predictions += predictions.tobytes()
+        n_rows = len(X)
+        self.n_rows += n_rows
+        self._facts.append((n_rows, variant, routing_key, trace_id))
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the features."""
+        return len(self._features)
+
+    def pack(
+        self, numbers: NDArray[np.float64], refused: Mapping[RefusedValue, int], *, factor: int, clock: float
+    ) -> bytes:
+        """The bytes of a batch.
+
+        numbers: (n, 6), of each request when it began on `time.perf_counter`, and its `Seconds`. clock: what that lacks
+        to seconds since 1970.
+        """
+        n_rows, variants, routing_keys, trace_ids = zip(*self._facts, strict=True) if self._facts else ((),) * 4
+        places = {variant: place for place, variant in enumerate(self._widths)}
+        packed = _Packed(
+            factor,
+            clock,
+            self._request_ids,
+            [(*variant, *widths) for variant, widths in self._widths.items()],
+            [places[variant] for variant in variants] if len(places) > 1 else (),
+            n_rows,
+            self._features,
+            self._predictions,
+            numbers.tobytes(),
+            routing_keys,
+            trace_ids,
+            list(refused.items()),
+        )
+        return _encode(packed)
 
 
 def unpack(payload: bytes) -> Batch:
@@ -197,7 +202,7 @@ def sample_counts(counts: Mapping[RefusedValue, int], share: float, rng: random.
     return {value: n for value, n in left.items() if n}
 
 
-def _cut(data: bytes, n_rows: Sequence[int], widths: Sequence[int]) -> list[Array]:
+def _cut(data: bytearray, n_rows: Sequence[int], widths: Sequence[int]) -> list[Array]:
     values = np.frombuffer(data, dtype=np.float32)
     arrays, start = [], 0
     for n, width in zip(n_rows, widths, strict=True):

@@ -281,9 +281,11 @@ class Metrics:
 
         numbers: (n, 6), when each began (which is not looked at), and seconds: latency, then as `PHASES`.
         """
+        if variants.count(variants[0]) == len(variants):
+            self._predicted[variants[0]].append(numbers)
+            return
         for labels in set(variants):
-            of_it = [variant == labels for variant in variants]
-            self._predicted[labels].append(numbers if all(of_it) else numbers[of_it])
+            self._predicted[labels].append(numbers[[variant == labels for variant in variants]])
 
     def refused(self, code: str) -> None:
         """Notes one request that got no prediction."""

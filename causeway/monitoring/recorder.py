@@ -1,12 +1,14 @@
 """A worker's end of the prediction log: takes what was answered, in memory, and brings it to the spool in a thread.
 
-A request costs an append to a list; some hundred are packed at once. Nothing here waits for the disk or the database,
-and nothing raises: what finds no place is left out and counted.
+A request costs some appends; some hundred are packed at once. Where the keeper asks for a sample, only what is chosen
+is held at all. Nothing here waits for the disk or the database, and nothing raises: what finds no place is left out and
+counted.
 """
 
 from __future__ import annotations
 
 import random
+import struct
 import threading
 import time
 from collections import Counter, deque
@@ -20,14 +22,14 @@ from numpy.typing import NDArray
 
 from causeway import logs
 from causeway.monitoring import sampling, spool
-from causeway.monitoring.batch import Columns, Record, RefusedValue, pack, sample, sample_counts
+from causeway.monitoring.batch import NUMBERS, Answer, Columns, RefusedValue, sample_counts
 from causeway.monitoring.keeper_process import KeeperProcess
 
 BATCH = 256
 """Requests that are packed at once, at most."""
 
-LARGE_BYTES = 16 * 1024
-"""A request with so many bytes of features is not kept waiting: `BATCH` of them would be much memory."""
+LARGE_BYTES = 32 * 1024
+"""With more bytes of features nothing is kept waiting."""
 
 PACE_S = 0.1
 """How often what was packed is written."""
@@ -45,11 +47,14 @@ END_S = 5.0
 """How long the thread is waited for at the end."""
 
 
+_pack = struct.Struct(f"={len(NUMBERS)}d").pack
+
+
 class Observer(Protocol):
     """What is told about what was noted, and about rows that do not get into the log."""
 
     def predicted(self, variants: Sequence[tuple[str, str]], numbers: NDArray[np.float64]) -> None:
-        """So many requests were answered: role and tag of each one's variant, and numbers (n, 6) as `Columns` has."""
+        """Requests were answered: role and tag of each one's variant, and numbers (n, 6) as for `Columns.pack`."""
 
     def left_out(self, reason: str, n_rows: int) -> None:
         """So many rows were left out: `sampled`, `backlog` (the spool is full) or `disk` (it cannot be written)."""
@@ -61,7 +66,20 @@ class Recorder:
     def __init__(self, folder: Path, metrics: Observer) -> None:
         self._metrics = metrics
         self._writer = Writer(folder, metrics)
-        self._noted: list[Record] = []
+        self._variants: list[tuple[str, str]] = []
+        """Of each request since the last flush."""
+        self._numbers = bytearray()
+        """`NUMBERS` of each."""
+        self._kept = Columns()
+        """Those of them that are to get into the log."""
+        self._places: list[int] = []
+        """Which of all they are, where that are not all."""
+        self._sampled_rows = 0
+        """Of the others."""
+        self._factor = 1
+        """Of so many in a row one is kept."""
+        self._to_skip = 0
+        """Requests before the next that is kept."""
         self._refused: Counter[RefusedValue] = Counter()
         self._rng = random.Random()  # noqa: S311 - a sample, not a secret
 
@@ -69,10 +87,23 @@ class Recorder:
         """From now on what is noted is written, and the server has a keeper."""
         self._writer.start()
 
-    def note(self, record: Record) -> None:
-        """Takes one answered request. Its arrays must not be changed any more."""
-        self._noted.append(record)
-        if len(self._noted) >= BATCH or record[3][0].nbytes > LARGE_BYTES:
+    def note(self, request_id: str, started: float, seconds: float, answer: Answer, trace_id: str | None) -> None:
+        """Takes one request that began at `started` on `time.perf_counter` and was answered so many seconds later.
+
+        Its arrays must not be changed any more.
+        """
+        X, _, variant, _, _, phases = answer
+        self._variants.append(variant)
+        self._numbers += _pack(started, seconds, *phases)
+        if self._to_skip:
+            self._to_skip -= 1
+            self._sampled_rows += len(X)
+            return
+        self._kept.add(request_id, answer, trace_id)
+        if self._factor > 1:
+            self._places.append(len(self._variants) - 1)
+            self._skip(self._factor - 1 - self._chosen)
+        if len(self._kept) >= BATCH or self._kept.n_bytes > LARGE_BYTES:
             self.flush()
 
     def refused_value(self, tag: str, column: str, reason: str) -> None:
@@ -81,29 +112,39 @@ class Recorder:
 
     def flush(self) -> None:
         """Packs what was noted; to be called some times a second."""
-        records, self._noted = self._noted, []
+        variants, self._variants = self._variants, []
+        kept, self._kept = self._kept, Columns()
+        places, self._places = self._places, []
+        sampled_rows, self._sampled_rows = self._sampled_rows, 0
         refused, self._refused = self._refused, Counter()
-        if not records and not refused:
+        numbers, self._numbers = np.frombuffer(self._numbers).reshape(-1, len(NUMBERS)), bytearray()
+        factor = self._factor
+        self._sample_by(self._writer.factor)
+        if variants:
+            self._metrics.predicted(variants, numbers)
+        if factor > 1:
+            self._metrics.left_out("sampled", sampled_rows)
+            numbers, refused = numbers[places], Counter(sample_counts(refused, 1 / factor, self._rng))
+        if not kept and not refused:
             return
-        columns = Columns.of(records) if records else None
-        n_rows = columns.n_rows if columns else 0
-        if columns:
-            self._metrics.predicted(columns.variants, columns.numbers)
         reason = self._writer.full()
         if reason is not None:
-            self._metrics.left_out(reason, n_rows)
+            self._metrics.left_out(reason, kept.n_rows)
             return
-        factor = self._writer.factor
-        if factor > 1:
-            chosen = sample(range(len(records)), 1 / factor, self._rng)
-            columns = columns.take(chosen) if columns and chosen else None
-            refused = Counter(sample_counts(refused, 1 / factor, self._rng))
-            noted, n_rows = n_rows, columns.n_rows if columns else 0
-            self._metrics.left_out("sampled", noted - n_rows)
-            if not columns and not refused:
-                return
-        payload = pack(columns, refused, factor=factor, clock=time.time() - time.perf_counter())
-        self._writer.put(Packed(payload, n_rows))
+        clock = time.time() - time.perf_counter()
+        self._writer.put(Packed(kept.pack(numbers, refused, factor=factor, clock=clock), kept.n_rows))
+
+    def _sample_by(self, factor: int) -> None:
+        if factor != self._factor:
+            self._factor, self._to_skip = factor, 0
+            if factor > 1:
+                self._skip(0)
+
+    def _skip(self, n: int) -> None:
+        """Skips so many, to the end of the requests that one was chosen of, and of the next `factor` those before one
+        that is chosen at random: each has the same chance, and the share is exact."""
+        self._chosen = self._rng.randrange(self._factor)
+        self._to_skip = n + self._chosen
 
     def close(self) -> None:
         """Writes what was noted, and ends the thread and the keeper; takes seconds."""

@@ -17,7 +17,6 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine, func, select, text
 
 from causeway.monitoring import backlog, database, keeper, keeper_process, prediction_writer, sampling
-from causeway.monitoring.batch import Columns, Record, pack
 from causeway.monitoring.database import connect, predictions, spool_positions
 from causeway.monitoring.keeper import Keeper
 from causeway.monitoring.model_metrics import ModelMetrics
@@ -26,7 +25,7 @@ from causeway.monitoring.recorder import Recorder
 from causeway.monitoring.spool import Spool
 from causeway.settings import Settings
 from tests.conftest import ROOT, environment, wait_until
-from tests.monitoring.test_recorder import LeftOut, record
+from tests.monitoring.test_recorder import LeftOut, Noted, packed, record
 from tests.postgres import Postgres
 
 
@@ -67,15 +66,15 @@ def engine(settings: Settings) -> Iterator[Engine]:
     connected.dispose()
 
 
-def append(writer: Spool, *records: Record) -> None:
-    writer.append(packed(records), _n_rows(records), time.time())
+def append(writer: Spool, *records: Noted) -> None:
+    writer.append(frame(records), _n_rows(records), time.time())
 
 
-def packed(records: Sequence[Record], factor: int = 1) -> bytes:
-    return pack(Columns.of(records), {}, factor=factor, clock=time.time() - time.perf_counter())
+def frame(records: Sequence[Noted], factor: int = 1) -> bytes:
+    return packed(records, factor=factor, clock=time.time() - time.perf_counter())
 
 
-def _n_rows(records: Sequence[Record]) -> int:
+def _n_rows(records: Sequence[Noted]) -> int:
     return sum(len(answer[0]) for _, _, _, answer, _ in records)
 
 
@@ -99,7 +98,7 @@ def test_rows_are_what_was_noted(folder: Path, started: Callable[[], Keeper], en
     with engine.connect() as connection:
         rows = connection.execute(select(predictions).order_by(predictions.c.id)).all()
     for row, (request_id, _, latency, answer, trace) in zip(rows, noted, strict=True):
-        X, scores, (role, tag), _, key, *seconds = answer
+        X, scores, (role, tag), _, key, seconds = answer
         assert (row.request_id, row.variant, row.model_version, row.n_rows) == (request_id, role, tag, len(X))
         assert (row.routing_key, row.trace_id) == (key, trace)
         np.testing.assert_array_equal(np.array(json.loads(row.features), np.float32), X)
@@ -219,7 +218,7 @@ from causeway.monitoring.recorder import Recorder
 recorder = Recorder(Path(sys.argv[1]), LeftOut())
 recorder.start()
 for n in range(int(sys.argv[2])):
-    recorder.note(record(f"killed-{n}"))
+    recorder.note(*record(f"killed-{n}"))
 recorder.flush()
 while recorder._writer._waiting:
     time.sleep(0.01)
@@ -255,7 +254,7 @@ def test_a_worker_that_is_killed_takes_its_keeper_along_and_another_writes_the_r
     killed.communicate()
     recording = Recorder(folder, LeftOut())
     recording.start()
-    recording.note(record("after"))
+    recording.note(*record("after"))
     recording.flush()
     engine = connect(at(Settings(), folder.parent).database_url)
     wait_until(lambda: len(logged(engine)) == 501, "all predictions in the database")
@@ -442,7 +441,7 @@ def test_a_keeper_that_is_asked_to_end_while_it_starts_writes_what_is_there(fold
     process = recording._writer._keeper._process
     assert process is not None
     process.terminate()
-    recording.note(record("a"))
+    recording.note(*record("a"))
     recording.close()
     assert process.wait() == 0
     engine = connect(at(Settings(), folder.parent).database_url)
@@ -453,7 +452,7 @@ def test_a_keeper_that_is_asked_to_end_while_it_starts_writes_what_is_there(fold
 def test_a_worker_that_ends_at_once_leaves_nothing_in_the_spool(folder: Path) -> None:
     recording = Recorder(folder, LeftOut())
     recording.start()
-    recording.note(record("a"))
+    recording.note(*record("a"))
     recording.close()
     engine = connect(at(Settings(), folder.parent).database_url)
     wait_until(lambda: logged(engine) == ["a"], "the prediction in the database")
@@ -568,7 +567,7 @@ def test_a_value_that_a_frame_samples_already_is_not_sampled_again(
     keeping._sampling.factor = 4
     records = tuple(record(str(n)) for n in range(400))
     for factor in (1, 4):
-        writer.append(packed(records, factor), 400, time.time())
+        writer.append(frame(records, factor), 400, time.time())
     drain(keeping)
     assert len(logged(engine)) == 100 + 400
     assert left_out(registry, "sampled") == 300

@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from causeway.monitoring import keeper_process, recorder, sampling
 from causeway.monitoring.backlog import Backlog, Taken
-from causeway.monitoring.batch import PINNED, Columns, Record, pack, sample, unpack
+from causeway.monitoring.batch import PINNED, Answer, Columns, RefusedValue, sample, unpack
 from causeway.monitoring.recorder import Recorder
 from tests.conftest import wait_until
 
@@ -36,10 +36,24 @@ class LeftOut(Counter[str]):
         self[reason] += n_rows
 
 
-def record(request_id: str, n_rows: int = 1, width: int = 3) -> Record:
+Noted = tuple[str, float, float, Answer, str | None]
+"""What is noted of a request: its id, when it began, how long it took, its answer and its trace id."""
+
+
+def packed(
+    noted: Sequence[Noted], refused: Mapping[RefusedValue, int] | None = None, *, factor: int, clock: float
+) -> bytes:
+    columns = Columns()
+    for request_id, _, _, answer, trace_id in noted:
+        columns.add(request_id, answer, trace_id)
+    numbers = [(started, seconds, *answer[-1]) for _, started, seconds, answer, _ in noted]
+    return columns.pack(np.array(numbers, dtype=np.float64), refused or {}, factor=factor, clock=clock)
+
+
+def record(request_id: str, n_rows: int = 1, width: int = 3) -> Noted:
     X = RNG.normal(size=(n_rows, width)).astype(np.float32)
     scores = RNG.random((n_rows, 1)).astype(np.float32)
-    return (request_id, time.perf_counter(), 1e-3, (X, scores, CHAMPION, False, None, 1e-5, 2e-5, 3e-5, 4e-5), None)
+    return (request_id, time.perf_counter(), 1e-3, (X, scores, CHAMPION, False, None, (1e-5, 2e-5, 3e-5, 4e-5)), None)
 
 
 def everything(folder: Path) -> Taken:
@@ -92,21 +106,17 @@ def test_what_is_unpacked_is_what_was_packed(
                 variant,
                 is_pinned,
                 key,
-                0.0,
-                1e-6,
-                1e-3,
-                1.0,
+                (0.0, 1e-6, 1e-3, 1.0),
             ),
             trace,
         )
         for request_id, started, variant, n_rows, is_pinned, key, trace in given
     ]
     refused = {("tiny:a", "x", "missing"): 2}
-    columns = Columns.of(records) if records else None
-    batch = unpack(pack(columns, refused, factor=4, clock=1e9))
+    batch = unpack(packed(records, refused, factor=4, clock=1e9))
     assert (batch.refused, batch.factor) == (refused, 4)
     for prediction, expected in zip(batch.predictions, records, strict=True):
-        request_id, started, latency, (X, scores, (role, tag), is_pinned, key, *seconds), trace = expected
+        request_id, started, latency, (X, scores, (role, tag), is_pinned, key, seconds), trace = expected
         assert prediction[:4] == (request_id, 1e9 + started, PINNED if is_pinned else role, tag)
         assert prediction.seconds == (latency, *seconds)
         assert (prediction.routing_key, prediction.trace_id) == (key, trace)
@@ -120,7 +130,7 @@ def test_what_is_noted_is_in_the_spool_when_the_recorder_is_closed(folder: Path,
     records = [record(str(n), n_rows=1 + n % 3) for n in range(1000)]
     before = time.time()
     for each in records:
-        recording.note(each)
+        recording.note(*each)
     recording.refused_value("tiny:a", "x", "out_of_range")
     recording.close()
     taken = everything(folder)
@@ -136,7 +146,7 @@ def test_what_is_flushed_is_written_soon(folder: Path, left_out: LeftOut) -> Non
     recording = Recorder(folder, left_out)
     recording.start()
     recording.flush()
-    recording.note(record("a"))
+    recording.note(*record("a"))
     recording.flush()
     wait_until(lambda: [each.request_id for each in everything(folder).predictions] == ["a"], "the frame")
     recording.close()
@@ -145,7 +155,7 @@ def test_what_is_flushed_is_written_soon(folder: Path, left_out: LeftOut) -> Non
 def test_a_large_request_is_not_kept_waiting(folder: Path, left_out: LeftOut) -> None:
     recording = Recorder(folder, left_out)
     recording.start()
-    recording.note(record("large", n_rows=10_000))
+    recording.note(*record("large", n_rows=10_000))
     wait_until(lambda: [len(each.X) for each in everything(folder).predictions] == [10_000], "the frame")
     recording.close()
 
@@ -158,13 +168,21 @@ def test_what_the_keeper_samples_is_left_out_and_counted(
     recording = Recorder(folder, left_out)
     recording.start()
     wait_until(lambda: recording._writer.factor == 4, "the factor")
+    recording.flush()
     for n in range(1002):
-        recording.note(record(str(n)))
+        request_id, started, _, answer, trace_id = record(str(n))
+        recording.note(request_id, started, 1e-3 * n, answer, trace_id)
         recording.refused_value("tiny:a", "x", "missing")
     recording.close()
     taken = everything(folder)
     assert len(taken.predictions) in (250, 251)
     assert left_out == {"sampled": 1002 - len(taken.predictions)}
+    assert left_out.n_predicted == 1002
+    places = [int(each.request_id) for each in taken.predictions]
+    assert [place // 4 for place in places] == list(range(len(places)))  # one of each four
+    assert len({place % 4 for place in places}) == 4
+    for each in taken.predictions:
+        assert each.seconds.latency == pytest.approx(1e-3 * int(each.request_id))
     assert 150 < taken.refused["tiny:a", "x", "missing"] < 350
 
 
@@ -187,7 +205,7 @@ def test_a_spool_that_cannot_be_written_is_not_felt(tmp_path: Path, left_out: Le
     recording = Recorder(tmp_path / "file" / "spool", left_out)
     recording.start()
     for n in range(1000):
-        recording.note(record(str(n)))
+        recording.note(*record(str(n)))
     recording.close()
     assert left_out == {"disk": 1000}
 
@@ -199,16 +217,16 @@ def test_a_full_spool_takes_nothing_until_it_has_drained(
     monkeypatch.setattr(recorder, "SPOOL_BYTES", 1000)
     recording = Recorder(folder, left_out)
     recording.start()
-    recording.note(record("first", n_rows=100))
+    recording.note(*record("first", n_rows=100))
     recording.flush()
     wait_until(lambda: recording._writer.full() == "backlog", "a full spool")
-    recording.note(record("second"))
+    recording.note(*record("second"))
     recording.flush()
     assert left_out == {"backlog": 1}
     for segment in folder.glob("*.spool"):
         segment.unlink()
     wait_until(lambda: recording._writer.full() is None, "room in the spool")
-    recording.note(record("third"))
+    recording.note(*record("third"))
     recording.close()
     assert [each.request_id for each in everything(folder).predictions] == ["third"]
 
@@ -219,7 +237,7 @@ def test_what_waits_for_a_slow_disk_is_bounded(
     monkeypatch.setattr(recorder, "WAITING_BYTES", 1000)
     recording = Recorder(folder, left_out)  # not started: as if its thread were waiting for the disk
     for n in range(3):
-        recording.note(record(str(n), n_rows=1000))
+        recording.note(*record(str(n), n_rows=1000))
         recording.flush()
     assert left_out == {"disk": 1000 + 1000}
 
@@ -231,9 +249,9 @@ def test_no_error_ends_the_thread(folder: Path, left_out: LeftOut, monkeypatch: 
         broken.setattr(sampling, "told", None)
         broken.setattr(recording._writer._spool, "append", None)
         recording.start()
-        recording.note(record("lost", n_rows=2))
+        recording.note(*record("lost", n_rows=2))
         recording.flush()
         wait_until(lambda: left_out == {"disk": 2}, "the loss to be counted")
-    recording.note(record("a"))
+    recording.note(*record("a"))
     recording.close()
     assert [each.request_id for each in everything(folder).predictions] == ["a"]
