@@ -3,8 +3,8 @@
 With a cheap model, reading a request and writing an answer is most of the work, and a refusal costs as much as an
 answer: refusing the surplus at once would leave no time to answer anybody, and in the order of arrival everybody would
 be answered too late. So the surplus waits, once the oldest has waited for half of its time the newest go first, and
-whoever has not been let in by its deadline is refused later, a few at a time, until the crowd is gone. A request holds
-nothing here but itself; its client may hang up.
+whoever has not been let in by its deadline is refused later: a few at a time, and more where there is nothing else to
+do. A request holds nothing here but itself; its client may hang up.
 
 Source: Maurer, Fail at Scale (ACM Queue 13(8), 2015), adaptive LIFO.
 """
@@ -40,6 +40,10 @@ REFUSED_AT_ONCE = (2, 8)
 as much as an answer, and frees a connection for the next request."""
 
 CALM_S = 0.1
+
+REFUSED_WHILE_IDLE = 16
+"""Refusals at once where nobody is inside and nobody waits whose time is not over: then it is looked again as soon as
+has come who came meanwhile. What a pause of the machine has left behind is gone soon."""
 
 WAITING = 16_384
 WAITING_BYTES = 128 * 2**20
@@ -187,7 +191,10 @@ class Door:
     def _sweep(self) -> None:
         self._is_sweeping = False
         now = time.perf_counter()
-        left = REFUSED_AT_ONCE[now > self._crowded_at + CALM_S]
+        while self._waiting and (self._waiting[0][-1].done() or self._waiting[0][1] <= now):
+            self._waiting.popleft()
+        is_idle = not self._inside and not self._waiting
+        left = REFUSED_WHILE_IDLE if is_idle else REFUSED_AT_ONCE[now > self._crowded_at + CALM_S]
         while self._by_deadline and (self._by_deadline[0][3].done() or (self._by_deadline[0][0] <= now and left)):
             _, _, client, turn = heapq.heappop(self._by_deadline)
             if not turn.done():
@@ -195,5 +202,8 @@ class Door:
                 left -= not is_gone
                 turn.set_result(_GONE if is_gone else _REFUSED)
         self._forget_the_done()
-        if self._by_deadline:
+        if self._by_deadline and is_idle and not left:
+            self._is_sweeping = True
+            asyncio.get_running_loop().call_soon(self._sweep)
+        elif self._by_deadline:
             self._sweep_soon()

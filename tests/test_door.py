@@ -176,6 +176,37 @@ def test_of_many_who_are_too_late_a_few_are_refused_at_a_time(monkeypatch: pytes
     assert max(looks) <= max(door.REFUSED_AT_ONCE)
 
 
+def test_of_many_who_are_too_late_all_are_refused_at_once_where_there_is_nothing_else_to_do() -> None:
+    async def scene(callers: Callers) -> None:
+        names = [f"late {i}" for i in range(10 * door.REFUSED_WHILE_IDLE)]
+        await callers.come("a")
+        await callers.come(*names, in_s=0.0)
+        await callers.leave("a")
+        await callers.refusal(names[0])
+        for _ in range(TURNS * len(names)):  # turns of the loop, no time of its clock: no look is due in it
+            await asyncio.sleep(0)
+        assert all(callers.tasks[name].done() for name in names)
+        await callers.come("b")
+        assert callers.inside == ["b"]
+
+    run(scene, inside=1)
+
+
+def test_of_many_who_are_too_late_a_few_are_refused_at_a_time_while_others_wait() -> None:
+    async def scene(callers: Callers) -> None:
+        names = [f"late {i}" for i in range(3 * door.REFUSED_WHILE_IDLE)]
+        await callers.come("a")
+        await callers.come(*names, in_s=0.0)
+        await callers.come("b")
+        await callers.refusal(names[0])
+        await asyncio.sleep(0)
+        assert sum(callers.tasks[name].done() for name in names) <= max(door.REFUSED_AT_ONCE)
+        await callers.leave("a")
+        assert callers.inside == ["b"]
+
+    run(scene, inside=1)
+
+
 def test_fewer_go_in_at_once_where_they_take_long_and_more_again_where_they_do_not() -> None:
     def room(at: Door) -> int:
         """How many go in."""
