@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from causeway.monitoring import spool
 from causeway.monitoring.spool import Frame, Segment, Spool, segments
-from tests.conftest import ROOT
+from tests.conftest import ROOT, wait_until
 
 
 def read(segment: Segment) -> list[Frame]:
@@ -125,21 +125,24 @@ import sys, time
 from pathlib import Path
 from causeway.monitoring.spool import Spool
 spool, n = Spool(Path(sys.argv[1])), 0
-while True:
+while n < 2_000:
     spool.append(b"%d;" % n * 20_000, 1, 0.0)
     n += 1
     if n == 20:
         print("writing", flush=True)
+time.sleep(1000)
 """
 
 
 def test_of_a_writer_that_is_killed_all_whole_frames_are_read(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
     assert process.stdout is not None
-    process.stdout.readline()
-    assert not Segment(list(segments(tmp_path))[-1]).is_left
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    try:
+        process.stdout.readline()
+        wait_until(lambda: not Segment(list(segments(tmp_path))[-1]).is_left, "the segment that is being written")
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
     frames = []
     for path in segments(tmp_path):
         segment = Segment(path)
