@@ -1,7 +1,8 @@
 """Requests to /predict that need not wait for anything but their batch, from their bytes to those of the answer.
 
 The same steps as in `causeway.rest`, without a task: a batch that is done answers its requests itself. A request that
-has a fault, or needs more than its batch, is not taken: the long way tells.
+has a fault, or needs more than its batch, is not taken: the long way tells. Where the queue of a dear model is too long,
+it is refused here.
 """
 
 from __future__ import annotations
@@ -54,13 +55,17 @@ class FastPath:
         if not self._is_open:
             return False
         try:
-            work = self._work(request)
+            asked = self._asked(request)
+            variant = self._deployment.route(asked.routing_key or request.id, asked.model_version)
+            if variant.batcher.is_computing:
+                return self._is_refused(request, asked, variant)
+            work = self._work(request, asked, variant)
         except Exception:  # which the long way meets again, and tells
             return False
         if work is None:
             return False
         self.n_inside += 1
-        request.variant = work.variant.labels
+        request.variant = variant.labels
         try:
             self._enter(work)
         except Exception as exc:
@@ -98,17 +103,31 @@ class FastPath:
             work.request.answer(answer)
         self._end(work, answer.status)
 
-    def _work(self, request: FastRequest) -> _Work | None:
-        """What there is to do; None where that is more than to wait for a batch on the event loop."""
+    def _asked(self, request: FastRequest) -> RequestHeaders:
         headers = request.headers
         if headers.get(b"content-type") == b"application/json" and UNDERSTOOD.isdisjoint(headers):
-            asked = self._usual
-        else:
-            asked = RequestHeaders.parse(headers, self._settings)
-            request.id = header_value(headers, b"x-request-id") or request.id
-        variant = self._deployment.route(asked.routing_key or request.id, asked.model_version)
-        batcher = variant.batcher
-        if variant.keeps_answers or not batcher.runs_on_loop or batcher.is_computing:
+            return self._usual
+        asked = RequestHeaders.parse(headers, self._settings)
+        request.id = header_value(headers, b"x-request-id") or request.id
+        return asked
+
+    def _is_refused(self, request: FastRequest, asked: RequestHeaders, variant: Variant) -> bool:
+        """Refuses a request for which the queue alone is too long; False where it is not."""
+        left_s = request.started + asked.timeout_ms / 1000 - time.perf_counter()
+        try:
+            admission.admit(variant.batcher, 1, left_s, asked.timeout_ms, asked.priority)
+        except errors.Refusal as exc:
+            request.variant = variant.labels
+            answer = self._refused(exc, request)
+            request.answer(answer)
+            self._ended(request, answer.status)
+            request.forget()
+            return True
+        return False
+
+    def _work(self, request: FastRequest, asked: RequestHeaders, variant: Variant) -> _Work | None:
+        """What there is to do; None where that is more than to wait for a batch on the event loop."""
+        if variant.keeps_answers or not variant.batcher.runs_on_loop:
             return None
         X = variant.version.decode(request.body, self._settings.max_rows)  # `MOST_BYTES` of it are decoded in no time
         return _Work(self, request, asked, variant, X)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
@@ -258,6 +259,32 @@ def test_what_cannot_be_done_in_time_is_refused_at_once(is_open: bool, monkeypat
         assert engine.calls == []
         if crowd is not None:
             crowd.go()
+
+    run(scenario)
+
+
+def test_behind_the_long_queue_of_a_dear_model_they_are_refused_unread_and_else_left_alone() -> None:
+    async def scenario(service: Service) -> None:
+        engine, goes_on = service.given_an_engine(), threading.Event()
+        engine.before = lambda X: cast(None, goes_on.wait(PATIENCE_S))
+        batcher = service.deployment.champion.batcher
+        batcher.cost.fixed_s, batcher.cost.per_unit_s = 0.5, 0.0
+        job = batcher.submit(np.zeros((1, 2), np.float32), time.perf_counter() + PATIENCE_S)
+        while not batcher.is_computing:
+            await asyncio.sleep(0)
+        request, connection = service.request(b"{", {b"x-timeout-ms": b"100", b"x-request-id": b"mine"})
+        assert service.rest.fast_path.take(request)
+        ((status, headers, answer),) = connection.sent
+        assert (status, answer["code"], answer["request_id"]) == (503, "overloaded", "mine")
+        assert int(headers["retry-after"]) >= 1
+        assert service.count(503) == 1
+        assert (request.body, request.drop) == (b"", None)
+        patient, untouched = service.request(body(), {b"x-timeout-ms": b"20000"})
+        assert not service.rest.fast_path.take(patient)
+        assert untouched.sent == []
+        goes_on.set()
+        await job
+        batcher.close()
 
     run(scenario)
 
