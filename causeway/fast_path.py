@@ -1,8 +1,8 @@
 """Requests to /predict that need not wait for anything but their batch, from their bytes to those of the answer.
 
 The same steps as in `causeway.rest`, without a task: a batch that is done answers its requests itself. A request that
-has a fault, or needs more than its batch, is not taken: the long way tells. Where the queue of a dear model is too long,
-it is refused here.
+has a fault, or needs more than its batch, is not taken: the long way tells. Where a dear model's queue is too long, it
+is refused here.
 """
 
 from __future__ import annotations
