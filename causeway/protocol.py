@@ -234,8 +234,8 @@ class FastPathProtocol(HttpToolsProtocol):
         left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
         if left_s > 0:
             self._close_if_idle_after(left_s)
-        else:
-            super().timeout_keep_alive_handler()
+        else:  # not before the loop has seen what came while it was busy: timers come first in its turns
+            self.loop.call_soon(self.loop.call_soon, self._close_if_still_idle)
 
     def send(self, head: bytes, body: bytes, *, keep_alive: bool) -> None:
         """Sends an answer, and goes on with what has come meanwhile."""
@@ -248,6 +248,10 @@ class FastPathProtocol(HttpToolsProtocol):
 
     def _close_if_idle_after(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _close_if_still_idle(self) -> None:
+        if self._idle_since is not None:
+            super().timeout_keep_alive_handler()
 
     def _unset_keepalive_if_required(self) -> None:
         self._idle_since = None

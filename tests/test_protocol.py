@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import socket
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any, cast
 
 import pytest
 import uvicorn
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -405,6 +407,35 @@ def test_an_idle_connection_is_closed_and_one_that_is_used_is_not(monkeypatch: p
         assert await caller.rest() == b""
 
     run(scenario, timeout_keep_alive=0.2)
+
+
+def test_a_request_that_came_while_the_loop_was_busy_is_answered_though_the_connection_was_idle_for_long() -> None:
+    with socket.socket() as patient:
+        patient.setblocking(False)
+
+        class Busy(Application):
+            """Has an idle connection's next request come while it is busy with another's."""
+
+            def take(self, request: FastRequest) -> bool:
+                if request.body == b"{1}":
+                    patient.send(client.request(b"{2}"))
+                    time.sleep(0.4)
+                return super().take(request)
+
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            async with asyncio.timeout(PATIENCE_S), listening(Busy(), timeout_keep_alive=0.2) as (_, listener):
+                await loop.sock_connect(patient, listener.getsockname())
+                other = await Caller.connect(listener)
+                await loop.sock_sendall(patient, client.request(b"{0}"))
+                assert (await loop.sock_recv(patient, 4096)).endswith(FAST + b"{0}")
+                await other.send(client.request(b"{1}"))
+                assert (await loop.sock_recv(patient, 4096)).endswith(FAST + b"{2}")
+                assert await loop.sock_recv(patient, 4096) == b""  # idle again
+                await other.close()
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main())
 
 
 def test_an_answer_has_what_uvicorn_adds() -> None:
