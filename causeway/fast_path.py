@@ -57,11 +57,14 @@ class FastPath:
         try:
             asked = self._asked(request)
             variant = self._deployment.route(asked.routing_key or request.id, asked.model_version)
-            if variant.batcher.is_computing:
-                return self._is_refused(request, asked, variant)
-            work = self._work(request, asked, variant)
+            full = self._full(request, asked, variant)
+            work = None if full else self._work(request, asked, variant)
         except Exception:  # which the long way meets again, and tells
             return False
+        if full is not None:  # told outside of that: what has been answered must not go the long way as well
+            request.variant = variant.labels
+            self._tell(request, full)
+            return True
         if work is None:
             return False
         self.n_inside += 1
@@ -111,23 +114,26 @@ class FastPath:
         request.id = header_value(headers, b"x-request-id") or request.id
         return asked
 
-    def _is_refused(self, request: FastRequest, asked: RequestHeaders, variant: Variant) -> bool:
-        """Refuses a request for which the queue alone is too long; False where it is not."""
-        left_s = request.started + asked.timeout_ms / 1000 - time.perf_counter()
-        try:
-            admission.admit(variant.batcher, 1, left_s, asked.timeout_ms, asked.priority)
-        except errors.Refusal as exc:
-            request.variant = variant.labels
-            answer = self._refused(exc, request)
-            request.answer(answer)
-            self._ended(request, answer.status)
-            request.forget()
-            return True
-        return False
+    def _full(self, request: FastRequest, asked: RequestHeaders, variant: Variant) -> errors.Refusal | None:
+        """The refusal where the queue alone of a dear model is too long."""
+        if variant.batcher.is_computing:
+            left_s = request.started + asked.timeout_ms / 1000 - time.perf_counter()
+            try:
+                admission.admit(variant.batcher, 1, left_s, asked.timeout_ms, asked.priority)
+            except errors.Refusal as exc:
+                return exc.with_traceback(None)
+        return None
+
+    def _tell(self, request: FastRequest, refusal: errors.Refusal) -> None:
+        answer = self._refused(refusal, request)
+        request.answer(answer)
+        self._ended(request, answer.status)
+        request.forget()
 
     def _work(self, request: FastRequest, asked: RequestHeaders, variant: Variant) -> _Work | None:
         """What there is to do; None where that is more than to wait for a batch on the event loop."""
-        if variant.keeps_answers or not variant.batcher.runs_on_loop:
+        batcher = variant.batcher
+        if variant.keeps_answers or not batcher.runs_on_loop or batcher.is_computing:
             return None
         X = variant.version.decode(request.body, self._settings.max_rows)  # `MOST_BYTES` of it are decoded in no time
         return _Work(self, request, asked, variant, X)
