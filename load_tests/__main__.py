@@ -37,19 +37,32 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--model", default="fraud:latest", envvar="CAUSEWAY_MODEL", help="The version that it serves.")
 @click.option("--dear", is_flag=True, help="Serve a forest that takes milliseconds a row instead.")
 @click.option("--workers", type=POSITIVE, default=1, help="Its worker processes.")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="One of its settings, CAUSEWAY_*.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="One of its settings, as CAUSEWAY_THREADS=2; repeatable.",
+)
 @click.option("--shape", type=click.Choice(options.SHAPES), default="ramp", help="What is offered when.")
-@click.option("--rates", type=RATES, help="Of a ramp: requests/s as 100,200,400, or auto.")
-@click.option("--repeats", type=POSITIVE, help="Of a ramp: how often all of it.")
+@click.option(
+    "--rates",
+    type=RATES,
+    show_default="auto",
+    help="Of a ramp: requests/s as 100,200,400; auto finds the tipping point.",
+)
+@click.option("--repeats", type=POSITIVE, show_default="1", help="Of a ramp: how often all of it.")
 @click.option("--rate", type=RATE, help="Of a soak or a spike: requests/s.")
-@click.option("--for", "for_s", type=COUNTED, help="How long a soak (10m) or a spike (10s) is.")
-@click.option("--factor", type=click.FloatRange(min=1, min_open=True), help="Of a spike: times the rate (4).")
+@click.option("--for", "for_s", type=COUNTED, show_default="soak 10m, spike 10s", help="How long a soak or a spike is.")
+@click.option(
+    "--factor", type=click.FloatRange(min=1, min_open=True), show_default="4", help="Of a spike: times the rate."
+)
 @click.option("--stage", type=COUNTED, default="10s", help="How long a rate is offered and counts.")
 @click.option("--warm-up", type=DURATION, default="2s", help="How long it is offered before, and does not count.")
 @click.option("--p99", type=MILLISECONDS, default="100ms", help="Objective: of right answers, at most.")
 @click.option("--errors", type=SHARE, default="0.1%", help="Objective: requests without one, at most.")
 @click.option("--arrivals", type=click.Choice(("poisson", "constant")), default="poisson", help="How requests come.")
-@click.option("--mix", default=MIX, help="Shares of kinds of users: one, many, bulk.")
+@click.option("--mix", default=MIX, help="Shares of the users: one, many, bulk (low priority).")
 @click.option("--rows", type=POSITIVE, default=MANY_ROWS, help="In the requests of many and bulk.")
 @click.option(
     "--deadline",
@@ -57,17 +70,20 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     show_default="0.9 of --p99",
     help="How long callers wait (X-Timeout-Ms); none: as long as the server chooses.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0)
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of rows, arrivals and the dear model.")
 @click.option("--generators", type=POSITIVE, default=1, help="Processes that send.")
 @click.option("--connections", type=POSITIVE, default=2048, help="Most that are open at once.")
-@click.option("--name", help="What plots call it; the model or the URL where it is not given.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default="build/load-test")
+@click.option("--name", show_default="the model or the URL", help="What plots call it.")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), default="build/load-test", help="Folder of the report."
+)
 @click.option("--compare", "is_comparison", is_flag=True, help="Only lay the results in FILES over each other.")
 @click.argument("files", nargs=-1, type=FILE)
 def main(files: Sequence[Path], *, is_comparison: bool, out: Path, **given: Any) -> None:
     """Offers rising rates to a server, and says which it sustains, where it tips over, and why.
 
-    Writes a report (report.html, report.png, stages.csv, result.json). FILES are such results, with --compare.
+    Writes a report (report.html, report.png, stages.csv, result.json). A search takes some 25 stages a repeat, five
+    minutes with stages of 10 s. Linux only. FILES are such results, with --compare.
     """
     console = Console()
     if is_comparison:

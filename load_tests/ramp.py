@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 from load_tests.conductor import Conductor, Found
 from load_tests.objective import Objective
 from load_tests.stage import Stage
-from load_tests.verdict import generator_fault
+from load_tests.verdict import generator_fault, is_disturbed
 
 FIRST_RATE = 100.0
 """Requests a second with which a search begins; a server that does not stand them is offered less."""
@@ -23,6 +23,9 @@ BELOW = (0.3, 0.45, 0.6, 0.75)
 
 BEYOND = (1.5, 2.0)
 """Times the tipping rate, that are offered in the end: whether the server degrades gracefully."""
+
+TRIES = 5
+"""Most stages of one rate in a row: a rate is offered again where the generator was disturbed."""
 
 MOST_RATE = 1e6
 """No search goes further."""
@@ -46,9 +49,18 @@ class Ramp:
 
         for _ in range(self.repeats):
             found.repeats.append([])
-            for stage in map(measure, self.rates) if self.rates else search(measure, conductor.objective):
+            stages = (
+                given(measure, self.rates, conductor.objective) if self.rates else search(measure, conductor.objective)
+            )
+            for stage in stages:
                 found.repeats[-1].append(stage)  # first: an interrupt leaves what was told
                 conductor.display.done(stage)
+
+
+def given(measure: Callable[[float], Stage], rates: Iterable[float], objective: Objective) -> Iterator[Stage]:
+    """One stage for each rate, and as many more as were disturbed."""
+    for rate in rates:
+        yield from _offered(measure, rate, objective, failures=1)
 
 
 def search(measure: Callable[[float], Stage], objective: Objective) -> Iterator[Stage]:
@@ -59,10 +71,7 @@ def search(measure: Callable[[float], Stage], objective: Objective) -> Iterator[
     """
 
     def offered(rate: float) -> Generator[Stage, None, Stage]:
-        yield (stage := measure(rate))
-        if not stage.meets(objective):
-            yield (stage := measure(rate))
-        return stage
+        return _offered(measure, rate, objective, failures=2)
 
     met, failed = 0.0, math.inf
     while _are_apart(met, failed):
@@ -77,7 +86,19 @@ def search(measure: Callable[[float], Stage], objective: Objective) -> Iterator[
     if failed < math.inf:
         for times in BELOW:
             yield from offered(times * failed)
-        yield from (measure(times * failed) for times in BEYOND)
+        yield from given(measure, (times * failed for times in BEYOND), objective)
+
+
+def _offered(
+    measure: Callable[[float], Stage], rate: float, objective: Objective, failures: int
+) -> Generator[Stage, None, Stage]:
+    """Until it has met the objective once or failed so often undisturbed. Returns the last stage."""
+    for _ in range(TRIES):
+        yield (stage := measure(rate))
+        failures -= not is_disturbed(stage, objective)
+        if stage.meets(objective) or failures == 0:
+            break
+    return stage
 
 
 def _are_apart(met: float, failed: float) -> bool:

@@ -54,9 +54,10 @@ def judge(stages: Sequence[Stage], objective: Objective) -> Repeat:
     if tipping is None:
         why = "every rate met the objective" if stages else "nothing was measured"
         return Repeat(list(stages), sustained_rate(stages, objective), None, why, "none")
-    last = [stage for stage in stages if stage.rate == tipping][-1]
+    at_tipping = [stage for stage in reversed(stages) if stage.rate == tipping]
+    last = next((stage for stage in at_tipping if not is_disturbed(stage, objective)), at_tipping[0])
     if fault := generator_fault(last, objective):
-        why = f"at {number(tipping)} requests/s the generator has nothing left: {fault}"
+        why = f"at {number(tipping)} requests/s the generator was the limit: {fault}"
         return Repeat(list(stages), None, None, why, "generator")
     limit, words = _limit(last)
     why = f"{_miss(last, objective)}: {words}"
@@ -87,12 +88,21 @@ def generator_fault(stage: Stage, objective: Objective) -> str | None:
     usage = stage.usage
     if usage.busiest_generator >= FULL:
         return f"its busiest process uses {_cores(usage.busiest_generator)}"
-    if stage.late_p99_ms > LATE_SHARE * objective.p99_ms:
+    if _is_late(stage, objective):
         return f"it turns to requests {number(stage.late_p99_ms)} ms late (p99)"
     needed = stage.rate * objective.p99_ms / 1e3
     if stage.unsent and stage.connections < needed and (usage.busiest_server_process or 0.0) < FULL:
         return f"{_share(stage.unsent, stage)} of the requests find none of its {stage.connections} connections free"
     return None
+
+
+def is_disturbed(stage: Stage, objective: Objective) -> bool:
+    """Whether the generator was late with time left: something else had its core. Says nothing of the server."""
+    return _is_late(stage, objective) and stage.usage.busiest_generator < FULL
+
+
+def _is_late(stage: Stage, objective: Objective) -> bool:
+    return stage.late_p99_ms > LATE_SHARE * objective.p99_ms
 
 
 def is_generator_limited(repeats: Iterable[Repeat]) -> bool:
@@ -167,8 +177,7 @@ def _verdict(repeat: Repeat, objective: Objective, rows: float) -> str:
     at = f"{_rate(repeat.sustained_rate, rows)} with {objective} (generator at {_generator(repeat)} of a core)"
     if repeat.tipping_rate is None:
         return f"Sustains at least {at}; {repeat.why}."
-    tipping = number(repeat.tipping_rate * rows)
-    return f"Sustains {at}; tips over at {tipping}/s because {repeat.why}."
+    return f"Sustains {at}; tips over at {_rate(repeat.tipping_rate, rows)} because {repeat.why}."
 
 
 def _rate(rate: float, rows: float) -> str:
@@ -195,7 +204,9 @@ def _agreement(repeats: Sequence[Repeat], rows: float) -> str:
     if rates.most - rates.least <= AGREEMENT * rates.median:
         return f"Median of {rates.n} repeats, which agree within {number(100 * rates.share)} %."
     apart = f"{number(100 * rates.share)} % apart" if rates.median else "far apart"
-    return f"Median of {rates.n} repeats, which are {apart}: {number(rates.least)} to {number(rates.most)}."
+    return (
+        f"Median of {rates.n} repeats, which are {apart}: {number(rates.least)} to {number(rates.most)} predictions/s."
+    )
 
 
 def _sustained(repeat: Repeat) -> float:

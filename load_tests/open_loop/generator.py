@@ -37,6 +37,10 @@ LEAD_S = 0.2
 NOTHING = -1
 """In place of a request's number."""
 
+IDLE_S = 4.0
+"""A connection that was idle for longer is not used again: many servers close them after 5 s, even while a request is
+on its way."""
+
 BURST = 16
 """Requests that may go out before answers are looked at again, where the generator is behind its schedule."""
 
@@ -69,13 +73,15 @@ def offer(
 class _Connection:
     """A socket and the number of the request that is in flight on it, or `NOTHING`."""
 
-    __slots__ = ("fd", "feed", "number", "receive", "rest", "send", "socket")
+    __slots__ = ("fd", "feed", "idle_since_s", "number", "receive", "rest", "send", "socket")
 
     def __init__(self, opened: socket.socket, number: int) -> None:
         self.socket = opened
         self.fd = opened.fileno()
         self.send, self.receive, self.feed = opened.send, opened.recv, Reader().feed
         self.number = number
+        self.idle_since_s = 0.0
+        """On time.perf_counter."""
         self.rest: bytes | None = None
         """What of the request the socket did not take yet; None while the connection is being opened."""
 
@@ -171,12 +177,23 @@ class Generator:
         record = self._record
         record.late_s[number] = now_s - record.due_s[number]
         record.counts[0] = number + 1
-        if self._idle:
-            self._send(self._idle.pop(), number, now_s)
+        connection = self._usable(self._start_s + now_s)
+        if connection:
+            self._send(connection, number, now_s)
         elif len(self._connections) < self._limit:
             self._open(number)
         else:
             self._finish(number, UNSENT)
+
+    def _usable(self, now_s: float) -> _Connection | None:
+        """The connection that was used last, if the server still keeps it; `now_s` is on time.perf_counter."""
+        if not self._idle:
+            return None
+        connection = self._idle.pop()
+        if now_s - connection.idle_since_s <= IDLE_S:
+            return connection
+        self._forget(connection)  # the others are older: hung up on one by one, as all at once take long
+        return None
 
     def _open(self, number: int) -> None:
         """A connection for request `number`, which goes out once it stands."""
@@ -255,6 +272,7 @@ class Generator:
         if closes or connection.rest:
             self._forget(connection)
         else:
+            connection.idle_since_s = self._start_s + now_s
             self._idle.append(connection)
 
     def _note(self, number: int, status: int, head: bytes) -> None:

@@ -1,13 +1,15 @@
 """What rates a search offers, to servers whose capacity is known."""
 
 from collections.abc import Callable
+from itertools import count
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from load_tests import verdict
-from load_tests.ramp import BELOW, BEYOND, LEAST_STEP, PRECISION, search
+from load_tests.ramp import BELOW, BEYOND, LEAST_STEP, PRECISION, TRIES, search
+from load_tests.ramp import given as given_rates
 from load_tests.stage import Stage
 from tests.load_tests.stages import OBJECTIVE, stage, usage
 
@@ -55,6 +57,35 @@ def test_a_disturbed_stage_below_the_tipping_point_does_not_change_it() -> None:
 
 def test_a_search_ends_where_the_generator_is_the_limit() -> None:
     assert rates(server(150, usage=usage(generator=0.97))) == [100, 200, 200]
+
+
+def test_a_rate_at_which_the_generator_was_late_with_time_left_is_offered_again() -> None:
+    late = iter([stage(200, p99_ms=900, late_p99_ms=300)] * 2)
+    found = list(search(lambda rate: (rate == 200 and next(late, None)) or server(800)(rate), OBJECTIVE))
+    assert [stage.rate for stage in found][:5] == [100, 200, 200, 200, 400]
+    assert verdict.judge(found, OBJECTIVE).tipping_rate == pytest.approx(800, rel=PRECISION)
+
+
+def test_a_late_stage_beside_failed_ones_does_not_make_the_generator_the_limit() -> None:
+    n_past = count()
+    past = lambda rate: stage(rate, p99_ms=900, late_p99_ms=300 if next(n_past) % 2 else 0.2)  # noqa: E731
+    found = list(search(lambda rate: past(rate) if rate > 150 else server(150)(rate), OBJECTIVE))
+    assert [stage.rate for stage in found][:4] == [100, 200, 200, 200]
+    assert verdict.judge(found, OBJECTIVE).tipping_rate == pytest.approx(150, rel=PRECISION)
+
+
+def test_a_generator_that_is_always_late_is_the_limit() -> None:
+    found = list(search(server(150, late_p99_ms=300), OBJECTIVE))
+    assert [stage.rate for stage in found] == [100, *[200] * TRIES]
+    assert verdict.judge(found, OBJECTIVE).limit == "generator"
+
+
+def test_given_rates_are_offered_once_each_and_again_where_the_generator_was_late() -> None:
+    late = iter([stage(400, p99_ms=900, late_p99_ms=300)])
+    found = given_rates(
+        lambda rate: (rate == 400 and next(late, None)) or server(150)(rate), (100, 200, 400), OBJECTIVE
+    )
+    assert [stage.rate for stage in found] == [100, 200, 400, 400]
 
 
 def test_a_search_ends_with_a_server_that_bears_nothing_and_with_one_that_bears_everything() -> None:

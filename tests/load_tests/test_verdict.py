@@ -114,7 +114,7 @@ def test_no_capacity_is_given_where_the_generator_was_the_limit(one: list[Stage]
         (
             stage(p99_ms=140, usage=usage(server=0.99, generator=0.97)),
             "generator",
-            "at 1 000 requests/s the generator has nothing left: its busiest process uses 0.97 of a core",
+            "at 1 000 requests/s the generator was the limit: its busiest process uses 0.97 of a core",
         ),
         (stage(), "none", "every rate met the objective"),
     ],
@@ -140,7 +140,7 @@ def test_too_few_connections_are_the_generators_fault_unless_the_server_is_slow_
 def test_the_sentence_says_capacity_objective_generator_and_reason() -> None:
     assert sentence([repeat(14_200)], OBJECTIVE) == (
         "Sustains 14 200 predictions/s with p99 under 100 ms and errors under 0.1 % (generator at 20 % of a core); "
-        "tips over at 15 600/s because 9.09 % of the requests are refused (overloaded): "
+        "tips over at 15 600 predictions/s because 9.09 % of the requests are refused (overloaded): "
         "the server's busiest process uses 0.99 of a core."
     )
 
@@ -148,7 +148,7 @@ def test_the_sentence_says_capacity_objective_generator_and_reason() -> None:
 def test_where_a_request_has_several_rows_the_sentence_tells_predictions_from_requests() -> None:
     says = sentence([repeat(1_000, rows=10.0)], OBJECTIVE)
     assert says.startswith("Sustains 10 000 predictions/s (1 000 requests/s) with")
-    assert "tips over at 11 000/s because" in says
+    assert "tips over at 11 000 predictions/s (1 100 requests/s) because" in says
 
 
 def test_where_nothing_tipped_over_the_sentence_says_at_least() -> None:
@@ -168,7 +168,7 @@ def test_where_nothing_met_the_objective_the_sentence_says_so() -> None:
 def test_where_the_generator_was_the_limit_in_any_repeat_the_sentence_says_only_that() -> None:
     limited = judge([stage(100), stage(200, p99_ms=140, usage=usage(generator=0.95))], OBJECTIVE)
     assert sentence([repeat(), limited], OBJECTIVE) == (
-        "No capacity figure: at 200 requests/s the generator has nothing left: its busiest process uses 0.95 of a core."
+        "No capacity figure: at 200 requests/s the generator was the limit: its busiest process uses 0.95 of a core."
     )
 
 
@@ -184,7 +184,7 @@ def test_repeats_that_agree_give_their_median() -> None:
 
 def test_repeats_that_do_not_agree_are_said_to_be_how_far_apart() -> None:
     says = sentence([repeat(1_000), repeat(1_400), repeat(900)], OBJECTIVE)
-    assert says.endswith("Median of 3 repeats, which are 50 % apart: 900 to 1 400.")
+    assert says.endswith("Median of 3 repeats, which are 50 % apart: 900 to 1 400 predictions/s.")
     none = judge([stage(p99_ms=140)], OBJECTIVE)
     assert sentence([none, none, repeat()], OBJECTIVE).endswith("which are far apart: 0 to 1 000.")
 

@@ -165,3 +165,14 @@ def test_connections_are_kept_between_schedules_where_the_server_keeps_them(is_k
                 server.hang_up()
         sending.close()
     assert len(connections) == (1 if is_kept else 2)
+
+
+@pytest.mark.parametrize("is_old", [True, False])
+def test_a_connection_that_was_idle_for_as_long_as_servers_keep_them_is_not_used_again(
+    monkeypatch: pytest.MonkeyPatch, is_old: bool
+) -> None:
+    monkeypatch.setattr(generator, "IDLE_S", 0.0 if is_old else 60.0)
+    with serving(lambda *_: Reply()) as server:
+        offered = offer(server.port, EMPTY, np.array([0.0, 0.1, 0.2]), connections=1)
+        assert len(server.connections) == (3 if is_old else 1)
+    assert (offered.outcome == Outcome.RIGHT).all()
