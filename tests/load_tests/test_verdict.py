@@ -186,7 +186,7 @@ def test_repeats_that_do_not_agree_are_said_to_be_how_far_apart() -> None:
     says = sentence([repeat(1_000), repeat(1_400), repeat(900)], OBJECTIVE)
     assert says.endswith("Median of 3 repeats, which are 50 % apart: 900 to 1 400 predictions/s.")
     none = judge([stage(p99_ms=140)], OBJECTIVE)
-    assert sentence([none, none, repeat()], OBJECTIVE).endswith("which are far apart: 0 to 1 000.")
+    assert sentence([none, none, repeat()], OBJECTIVE).endswith("which are far apart: 0 to 1 000 predictions/s.")
 
 
 def test_the_median_of_an_even_number_of_repeats_is_one_of_them() -> None:
