@@ -228,7 +228,9 @@ class Batcher:
         """Takes a job, which ends later."""
         job.submitted = now = self._clock()
         (self._bulk if job.is_bulk else self._interactive).append(job)
-        self._wait(job, job.n_rows)
+        self._waiting_rows += job.n_rows
+        if job.is_bulk:
+            self._waiting_bulk_rows += job.n_rows
         if self._in_thread is not None or self.cost.seconds(self._waiting_rows) > LOOP_BUDGET_S:
             job.may_wait = True
             job.timer = asyncio.get_running_loop().call_later(job.deadline - now, self.drop, job, Expired())
@@ -240,8 +242,7 @@ class Batcher:
     def drop(self, job: Job, reason: BaseException) -> None:
         """Ends a job early; its rows that are not being computed will not be."""
         if not job.is_over:
-            self._wait(job, job.taken - job.n_rows)
-            job.taken = job.n_rows
+            self._forget_rows(job)
             job.error = reason
             self._end(job)
 
@@ -297,7 +298,7 @@ class Batcher:
     def runs_on_loop(self) -> bool:
         """Whether the model is so cheap that batches are computed on the event loop."""
         # With as much time left for rows as a call costs beside them: else batches would be small for no reason.
-        return self.cost.fixed_s + self.cost.seconds(1) < LOOP_BUDGET_S
+        return 2 * self.cost.fixed_s + self.cost.per_unit_s < LOOP_BUDGET_S
 
     @property
     def _budget_s(self) -> float:
@@ -357,13 +358,14 @@ class Batcher:
                 self.drop(job, Expired())
             if job.is_over:
                 queue.popleft()
-                self._wait(job, job.taken - job.n_rows)  # none, unless who awaited it was cancelled
+                self._forget_rows(job)  # none, unless who awaited it was cancelled
                 continue
-            taken = min(left, room - n_rows)
+            taken = left if left <= room - n_rows else room - n_rows
             if not taken:
                 reason = FULL
                 break
-            tightest = min(tightest, job.deadline)
+            if job.deadline < tightest:
+                tightest = job.deadline
             if parts and now + fixed_s + per_row_s * (n_rows + taken) > tightest:
                 reason = DEADLINE
                 break
@@ -380,10 +382,11 @@ class Batcher:
         """
         job = queue.popleft()
         job.taken += n_rows
-        self._wait(job, -n_rows)
+        self._waiting_rows -= n_rows
         if job.taken < job.n_rows:
             queue.insert(next((i for i, other in enumerate(queue) if other.n_left >= job.n_left), len(queue)), job)
-        if queue is self._bulk:
+        if job.is_bulk:
+            self._waiting_bulk_rows -= n_rows
             # A debt where the part was larger than the credit; none where nobody else asked.
             self._bulk_credit = self._bulk_credit - n_rows if self._interactive else 0.0
         elif self._bulk:
@@ -428,12 +431,12 @@ class Batcher:
         is_whole = True
         for (job, start, stop), outcome in zip(batch.parts, outcomes, strict=True):
             job.compute_s += seconds
-            if isinstance(outcome, errors.DeviceLost):  # whatever was asked of it
+            if isinstance(outcome, Exception):
                 is_whole = False
-                self.drop(job, outcome)
-            elif isinstance(outcome, Exception):
-                is_whole = False
-                self._blame(job, outcome)
+                if isinstance(outcome, errors.DeviceLost):  # whatever was asked of it
+                    self.drop(job, outcome)
+                else:
+                    self._blame(job, outcome)
             elif not job.is_over and self._has_all(job, start, stop, outcome):
                 job.queue_s = ended - job.submitted - job.compute_s
                 job.batch_rows, job.released = batch.n_rows, batch.released
@@ -461,11 +464,12 @@ class Batcher:
             told = {"message": "the end of a job failed", "exception": exc}
             asyncio.get_running_loop().call_exception_handler(told)
 
-    def _wait(self, job: Job, n_rows: int) -> None:
-        """Counts so many more rows of a job as waiting; fewer where negative."""
-        self._waiting_rows += n_rows
+    def _forget_rows(self, job: Job) -> None:
+        """Those of a job that wait do not any more."""
+        self._waiting_rows -= job.n_left
         if job.is_bulk:
-            self._waiting_bulk_rows += n_rows
+            self._waiting_bulk_rows -= job.n_left
+        job.taken = job.n_rows
 
     def _blame(self, job: Job, exc: Exception) -> None:
         if job.is_guilty:  # of another part already, while this one was in the thread

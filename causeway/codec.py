@@ -79,7 +79,8 @@ class Decoder:
             if not features:
                 raise errors.NoRows()
         pack = self._pack
-        packed = b"".join([pack(*row) for row in features])  # many rows: in a third of the time that np.array takes
+        # In a third of the time that np.array takes for many rows.
+        packed = pack(*features[0]) if len(features) == 1 else b"".join([pack(*row) for row in features])
         return np.ndarray((len(features), self._width), np.float32, packed)
 
 
@@ -119,7 +120,8 @@ class Encoder:
 
     def __call__(self, predictions: Array, request_id: str, latency_ms: float) -> bytes:
         """The answer; each prediction is the shortest decimal that reads back as the same 32-bit float."""
-        return self._form % (encode(predictions), latency_ms, orjson.dumps(request_id))
+        rows = orjson.dumps(predictions, option=orjson.OPT_SERIALIZE_NUMPY)
+        return self._form % (rows, latency_ms, orjson.dumps(request_id))
 
     async def large(self, predictions: Array, request_id: str, latency_ms: float) -> bytes:
         """The same for many rows; other requests go on between pieces of it."""

@@ -145,7 +145,8 @@ class Door:
             self._limit = max(self._limit - 1, self._least)
         elif self._waiting:
             self._limit = min(self._limit + 0.1, self._most)
-        self._let_in_soon()
+        if self._waiting:
+            self._let_in_soon()
 
     def _count(self, n: int, n_bytes: int) -> None:
         self._n_waiting += n
@@ -153,7 +154,7 @@ class Door:
 
     def _let_in_soon(self) -> None:
         """Where the newest go first, that is whoever has come by now and was not seen yet."""
-        if self._waiting and not self._is_letting_in:
+        if not self._is_letting_in:
             self._is_letting_in = True
             loop = asyncio.get_running_loop()
             # Not in the next turn of the event loop, but in the one in which it has seen who came meanwhile.

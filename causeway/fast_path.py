@@ -57,8 +57,11 @@ class FastPath:
         try:
             asked = self._asked(request)
             variant = self._deployment.route(asked.routing_key or request.id, asked.model_version)
-            full = self._full(request, asked, variant)
-            work = None if full else self._work(request, asked, variant)
+            full = work = None
+            if variant.batcher.is_computing:
+                full = self._full(request, asked, variant)
+            elif variant.batcher.runs_on_loop and not variant.keeps_answers:
+                work = self._work(request, asked, variant)
         except Exception:  # which the long way meets again, and tells
             return False
         if full is not None:  # told outside of that: what has been answered must not go the long way as well
@@ -116,12 +119,11 @@ class FastPath:
 
     def _full(self, request: FastRequest, asked: RequestHeaders, variant: Variant) -> errors.Refusal | None:
         """The refusal where the queue alone of a dear model is too long."""
-        if variant.batcher.is_computing:
-            left_s = request.started + asked.timeout_ms / 1000 - time.perf_counter()
-            try:
-                admission.admit(variant.batcher, 1, left_s, asked.timeout_ms, asked.priority)
-            except errors.Refusal as exc:
-                return exc.with_traceback(None)
+        left_s = request.started + asked.timeout_ms / 1000 - time.perf_counter()
+        try:
+            admission.admit(variant.batcher, 1, left_s, asked.timeout_ms, asked.priority)
+        except errors.Refusal as exc:
+            return exc.with_traceback(None)
         return None
 
     def _tell(self, request: FastRequest, refusal: errors.Refusal) -> None:
@@ -130,21 +132,16 @@ class FastPath:
         self._ended(request, answer.status)
         request.forget()
 
-    def _work(self, request: FastRequest, asked: RequestHeaders, variant: Variant) -> _Work | None:
-        """What there is to do; None where that is more than to wait for a batch on the event loop."""
-        batcher = variant.batcher
-        if variant.keeps_answers or not batcher.runs_on_loop or batcher.is_computing:
-            return None
+    def _work(self, request: FastRequest, asked: RequestHeaders, variant: Variant) -> _Work:
         X = variant.version.decode(request.body, self._settings.max_rows)  # `MOST_BYTES` of it are decoded in no time
         return _Work(self, request, asked, variant, X)
 
     def _enter(self, work: _Work) -> None:
         door = self._doors[work.asked.priority]
         if door.is_open:
-            self._admit(work)
+            self._submit(work)
             door.enter()
             work.inside = door
-            self._put(work)
         else:
             turn = door.line_up(work.decoded, work.deadline, work.asked.timeout_ms, work.request, work.X.nbytes)
             turn.add_done_callback(partial(self._turn_came, work, door))
@@ -156,22 +153,16 @@ class FastPath:
             work.let_in = time.perf_counter()
             if work.request.disconnected:
                 raise errors.ClientGone()
-            self._admit(work)
-            self._put(work)
+            self._submit(work)
         except Exception as exc:
             self.refuse(work, exc)
 
-    def _admit(self, work: _Work) -> None:
-        """Raises the refusal of a request whose batch would not be done in time."""
-        asked = work.asked
-        admission.admit(
-            work.variant.batcher, work.n_rows, work.deadline - work.let_in, asked.timeout_ms, asked.priority
-        )
-
-    def _put(self, work: _Work) -> None:
-        batcher = work.variant.batcher
+    def _submit(self, work: _Work) -> None:
+        """Hands it to the batcher. Raises the refusal of a request whose batch would not be done in time."""
+        asked, batcher = work.asked, work.variant.batcher
+        admission.admit(batcher, work.n_rows, work.deadline - work.let_in, asked.timeout_ms, asked.priority)
         batcher.put(work)
-        work.request.drop = partial(batcher.drop, work)
+        work.request.drop = work.drop
 
     def _leave(self, work: _Work, now: float) -> None:
         """Makes room at the door."""
@@ -193,7 +184,7 @@ class _Work(Job):
     __slots__ = ("_path", "asked", "decoded", "inside", "is_told", "let_in", "request", "variant")
 
     def __init__(self, path: FastPath, request: FastRequest, asked: RequestHeaders, variant: Variant, X: Array) -> None:
-        super().__init__(X, request.started + asked.timeout_ms / 1000, asked.priority)
+        Job.__init__(self, X, request.started + asked.timeout_ms / 1000, asked.priority)
         self._path = path
         self.request = request
         self.asked = asked
@@ -202,6 +193,10 @@ class _Work(Job):
         self.inside: Door | None = None
         """Which it has to leave."""
         self.is_told = False
+
+    def drop(self, reason: Exception) -> None:
+        """Ends it early."""
+        self.variant.batcher.drop(self, reason)
 
     def ended(self) -> None:
         """Answers it."""

@@ -28,13 +28,10 @@ WAIT_S = 0.01
 """How long the body is waited for: some clients send it after the head. What takes longer goes the long way."""
 
 LONG_WAY = frozenset((b"expect", b"upgrade", b"transfer-encoding", b"traceparent"))
-"""Headers that only the long way understands."""
+"""Headers that only the long way understands, or refuses before the body comes."""
 
-
-_HEAD = (
-    b"HTTP/1.1 200 OK\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n"
-    b"x-request-id: %b\r\nserver-timing: %b\r\n"
-)
+_OK = STATUS_LINE[200]
+_HEAD = b"content-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\nserver-timing: %b\r\n"
 
 
 class Taker(Protocol):
@@ -104,26 +101,19 @@ class FastRequest:
 
     def answer(self, answer: Answer) -> None:
         """Sends any answer."""
-        head = [STATUS_LINE[answer.status], self._connected.usual_headers]
-        for name, value in answer.headers:
-            head += (name, b": ", value, b"\r\n")
-        self.send(b"".join(head), answer.body)
+        head = b"".join([b"%b: %b\r\n" % header for header in answer.headers])
+        self._send(STATUS_LINE[answer.status], head, answer.body)
 
     def answer_json(self, body: bytes, timing: bytes) -> None:
         """Sends a 200."""
-        self.send(_HEAD % (self._connected.usual_headers, len(body), self.id.encode(), timing), body)
+        self._send(_OK, _HEAD % (len(body), self.id.encode(), timing), body)
 
-    def send(self, head: bytes, body: bytes) -> None:
-        """Sends an answer: its status line and headers, and its body."""
-        connection, self._connection = self._connected, None
-        self.response_complete = True
-        connection.send(head, body, keep_alive=self.keep_alive)
-
-    @property
-    def _connected(self) -> FastPathProtocol:
-        if self._connection is None:
+    def _send(self, status_line: bytes, head: bytes, body: bytes) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
             raise RuntimeError("it has been answered")
-        return self._connection
+        self.response_complete = True
+        connection.send(status_line, head, body, keep_alive=self.keep_alive)
 
 
 class FastPathProtocol(HttpToolsProtocol):
@@ -141,14 +131,6 @@ class FastPathProtocol(HttpToolsProtocol):
         self._idle_since: float | None = None
         """On the loop's clock; None while there is something to do."""
         self._usual: tuple[bytes, object] = b"", None
-
-    @property
-    def usual_headers(self) -> bytes:
-        """What uvicorn adds to every answer, as the date, which is another one each second."""
-        headers = self.server_state.default_headers
-        if headers is not self._usual[1]:
-            self._usual = b"".join(b"%b: %b\r\n" % header for header in headers), headers
-        return self._usual[0]
 
     def data_received(self, data: bytes) -> None:
         """Takes what has come."""
@@ -183,17 +165,21 @@ class FastPathProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A request's head is there."""
+        headers = dict(self.headers)
         if (
             self.url == PATH
             and (self.cycle is None or self.cycle.response_complete)
             and self.parser.get_method() == b"POST"
-            and self.parser.get_http_version() == "1.1"
             and self.parser.should_keep_alive()
-            and not self.parser.should_upgrade()
+            and (b"connection" not in headers or self.parser.get_http_version() == "1.1")  # 1.0 is kept only if it asks
+            and len(headers) == len(self.headers)
+            and LONG_WAY.isdisjoint(headers)
+            and int(headers.get(b"content-length", 0)) <= MOST_BYTES
+            and headers.get(b"content-type", b"application/json").startswith(b"application/json")
             and not self.flow.write_paused
-            and self._is_plain()
         ):
             self._began = time.perf_counter()
+            self._head = headers
             self._body = b""
         else:
             self._begin_the_long_way()
@@ -208,10 +194,13 @@ class FastPathProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """All of it is there."""
         if self._body is not None:
-            if self._taken(self._body):
+            before, request = self.cycle, FastRequest(self, self._head, self._body, self._began)
+            self.cycle = request  # type: ignore[assignment]  # has what uvicorn asks of one
+            if self._taker.take(request):
                 self._body = None
                 self._wait_no_longer()
                 return
+            self.cycle = before
             self._go_the_long_way()
         super().on_message_complete()
 
@@ -221,7 +210,8 @@ class FastPathProtocol(HttpToolsProtocol):
             super().on_response_complete()
             return
         self.server_state.total_requests += 1
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         self._idle_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self._close_if_idle_after(self.timeout_keep_alive)
@@ -237,11 +227,12 @@ class FastPathProtocol(HttpToolsProtocol):
         else:  # not before the loop has seen what came while it was busy: timers come first in its turns
             self.loop.call_soon(self.loop.call_soon, self._close_if_still_idle)
 
-    def send(self, head: bytes, body: bytes, *, keep_alive: bool) -> None:
-        """Sends an answer, and goes on with what has come meanwhile."""
+    def send(self, status_line: bytes, head: bytes, body: bytes, *, keep_alive: bool) -> None:
+        """Sends an answer, and goes on with what has come meanwhile; `head`: the headers that uvicorn does not add."""
         if self.transport.is_closing():
             return
-        self.transport.write(b"%b%b\r\n%b" % (head, b"" if keep_alive else b"connection: close\r\n", body))
+        closes = b"" if keep_alive else b"connection: close\r\n"
+        self.transport.write(b"%b%b%b%b\r\n%b" % (status_line, self._usual_headers(), head, closes, body))
         if not keep_alive:
             self.transport.close()
         self.on_response_complete()
@@ -256,23 +247,12 @@ class FastPathProtocol(HttpToolsProtocol):
     def _unset_keepalive_if_required(self) -> None:
         self._idle_since = None
 
-    def _is_plain(self) -> bool:
-        """Whether there is nothing in the head that only the long way understands, or refuses before the body comes."""
-        self._head = headers = dict(self.headers)
-        return (
-            len(headers) == len(self.headers)
-            and LONG_WAY.isdisjoint(headers)
-            and int(headers.get(b"content-length", 0)) <= MOST_BYTES
-            and headers.get(b"content-type", b"application/json").startswith(b"application/json")
-        )
-
-    def _taken(self, body: bytes) -> bool:
-        before, request = self.cycle, FastRequest(self, self._head, body, self._began)
-        self.cycle = request  # type: ignore[assignment]  # has what uvicorn asks of one
-        if self._taker.take(request):
-            return True
-        self.cycle = before
-        return False
+    def _usual_headers(self) -> bytes:
+        """What uvicorn adds to every answer, as the date, which is another one each second."""
+        headers = self.server_state.default_headers
+        if headers is not self._usual[1]:
+            self._usual = b"".join(b"%b: %b\r\n" % header for header in headers), headers
+        return self._usual[0]
 
     def _go_the_long_way(self) -> None:
         """Hands the request over to uvicorn, as far as it has come."""

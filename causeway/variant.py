@@ -49,6 +49,8 @@ class Variant:
         self.batcher = Batcher(self._predict, Cost(version.cost.fixed_s, version.cost.per_unit_s), observer)
         self._observer = observer
         self._cache = ResponseCache(cache_bytes) if cache_bytes else None
+        self.keeps_answers = bool(cache_bytes)
+        """Whether it has a response cache."""
 
     def in_role(self, role: Role) -> Self:
         """The same version in another role, with the same queue and the same kept answers."""
@@ -101,11 +103,6 @@ class Variant:
             refusal.__cause__ = exc.__cause__
             return refusal
         return exc
-
-    @property
-    def keeps_answers(self) -> bool:
-        """Whether it has a response cache."""
-        return self._cache is not None
 
     def _take(self, role: Role) -> None:
         self.role: Role = role

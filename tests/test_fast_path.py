@@ -38,16 +38,14 @@ def body(*rows: list[float]) -> bytes:
 class Connection:
     """Keeps what is sent."""
 
-    usual_headers = b"date: today\r\n"
-
     def __init__(self) -> None:
         self.sent: list[tuple[int, dict[str, str], Any]] = []
 
-    def send(self, head: bytes, body: bytes, *, keep_alive: bool) -> None:
-        status, *lines = head.decode().rstrip("\r\n").split("\r\n")
+    def send(self, status_line: bytes, head: bytes, body: bytes, *, keep_alive: bool) -> None:
+        lines = head.decode().rstrip("\r\n").split("\r\n")
         headers = dict(line.split(": ", 1) for line in lines)
         assert int(headers.pop("content-length")) == len(body)
-        self.sent.append((int(status.split()[1]), headers, json.loads(body or "{}")))
+        self.sent.append((int(status_line.split()[1]), headers, json.loads(body or "{}")))
 
 
 class Noted:
