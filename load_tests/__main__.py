@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import click
@@ -92,7 +93,7 @@ def main(files: Sequence[Path], *, is_comparison: bool, out: Path, **given: Any)
     if files:
         raise click.UsageError("files are for --compare.")
     test = _asked(given, out)
-    out.mkdir(parents=True, exist_ok=True)
+    _make(out)
     try:
         result = run(test, console)
     except NothingMeasured as exc:
@@ -141,10 +142,21 @@ def _target(given: dict[str, Any]) -> Target:
     return Target(given["url"])
 
 
+def _make(out: Path) -> None:
+    """The folder, before anything is measured for it. Raises `click.BadParameter` where nothing can be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
+            pass
+    except OSError as exc:
+        raise click.BadParameter(f"nothing can be written to {out}: {exc.strerror}.", param_hint="--out") from exc
+
+
 def _compare(files: Sequence[Path], out: Path, console: Console) -> None:
     if len(files) < 2:
         raise click.UsageError("--compare needs two result.json or more.")
     results = [_loaded(file) for file in files]
+    _make(out)
     results = _told_apart(results, files)
     comparison = compare(results)
     _say_where(report.write_comparison(results, comparison, out), console)

@@ -147,7 +147,8 @@ def _difference(figure: str, first: str, other: str, before: Spread, after: Spre
         is_beyond = not least <= 1 <= most
         than = "more than" if is_beyond else "within"
         spread_says = f"{number(least)} to {number(most)} over repeats, {than} the spread"
-    says = f"{other} over {first}: {FIGURES.get(figure, figure)}: {number(ratio)} times ({spread_says})"
+    name = FIGURES.get(figure) or f"{figure.replace('_', ' ')} requests/s"
+    says = f"{other} over {first}: {name}: {number(ratio)} times ({spread_says})"
     return Difference(other, figure, ratio, least, most, is_beyond, says)
 
 
@@ -159,6 +160,8 @@ def _warnings(results: Sequence[Result]) -> Iterator[str]:
     for result in results:
         if result.is_generator_limited:
             yield f"{result.name}: the generator was the limit, so it has no capacity figure."
+        elif result.options.shape == "ramp" and any(repeat.tipping_rate is None for repeat in result.repeats):
+            yield f"{result.name}: no rate was too much for it, so it sustains at least what stands here."
 
 
 def _deadline(deadline_ms: float | None) -> str:

@@ -38,4 +38,11 @@ class Trend:
 
     def says(self, unit: str, unit_s: float = 3600.0) -> str:
         """Level and interval, by the hour."""
-        return f"{self.level:.4g} {unit}, {self.least * unit_s:+.3g} to {self.most * unit_s:+.3g} {unit} an hour"
+        return (
+            f"{self.level:.4g} {unit}, {_signed(self.least * unit_s)} to {_signed(self.most * unit_s)} {unit} an hour"
+        )
+
+
+def _signed(value: float) -> str:
+    """Three significant digits, and never a power of ten."""
+    return f"{float(f'{value:.3g}'):+,.0f}".replace(",", " ") if abs(value) >= 100 else f"{value:+.3g}"

@@ -187,7 +187,8 @@ def models(result: Result) -> list[Plot]:
             units[of],
             over_load(stages, {"measured": value}),
             [fitted(place, fit) for place, fit in enumerate(fits, 1)]
-            + [within_measured(stages, value), *([logarithmic] if of == "p99_ms" else [])],
+            + ([logarithmic] if of == "p99_ms" else [])
+            + [within_measured(stages, value)],  # after the scale, which the other end of the axis depends on
         )
         for of, value in measured.items()
         if (fits := [fit for fit in result.fits if fit.of == of])

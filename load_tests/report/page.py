@@ -134,13 +134,16 @@ def measured(result: Result) -> dict[str, str]:
     stages, n = stages_of(result), result.options.generators
     lateness = max((stage.late_p99_ms for stage in stages), default=None)
     busiest = max((stage.usage.busiest_generator for stage in stages), default=None)
-    unlimited = [stage for stage in stages if not generator_fault(stage, result.objective)]
-    off = max((abs(stage.achieved_rate / stage.rate - 1) for stage in unlimited), default=None)
+    free = [stage for stage in stages if not stage.unsent and not generator_fault(stage, result.objective)]
+    off = max((abs(stage.sent / stage.due - 1) for stage in free if stage.due), default=None)
+    n_full = sum(stage.unsent > 0 for stage in stages)
+    full = f"; in {n_full} of {len(stages)} stages the server held all connections" if n_full else ""
     return {
         "Generator": f"{n} process{'es' if n > 1 else ''}, {number(result.generator_us)} µs of CPU a request",
         "Its busiest process": f"at most {number(busiest)} of a core",
         "Its lateness": f"p99 of a stage at most {number(lateness)} ms after the intended moment; part of the latency",
-        "Offered and achieved": f"rates differ by at most {percent(off)} where the generator was not the limit",
+        "Offered and achieved": f"those due and those gone out differ by at most {percent(off)} where there was a "
+        f"connection for each and the generator was not the limit{full}",
     }
 
 

@@ -104,10 +104,10 @@ def cells(stage: Stage, objective: Objective, columns: Iterable[str]) -> list[st
 
 
 def outcome(stage: Stage, objective: Objective) -> str:
-    """Whether the service kept to the objective, if the generator could tell."""
-    if generator_fault(stage, objective):
-        return "generator"
-    return "met" if stage.meets(objective) else "missed"
+    """Whether the service kept to the objective; where it did not, and the generator may have been why, that."""
+    if stage.meets(objective):
+        return "met"
+    return "generator" if generator_fault(stage, objective) else "missed"
 
 
 def repeats(result: Result) -> Table:

@@ -33,7 +33,7 @@ def terminal_comparison(compared: Comparison, console: Console) -> None:
 
 
 def _table(shown: tables.Table) -> Table:
-    table = Table(box=None, header_style="bold")
+    table = Table(box=None, header_style="bold", collapse_padding=True, pad_edge=False)
     for place, head in enumerate(shown.heads):
         table.add_column(Text(head), justify="left" if place in shown.texts else "right")
     for row in shown.rows:

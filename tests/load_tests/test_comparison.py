@@ -79,6 +79,13 @@ def test_a_result_that_the_generator_limited_has_no_capacity_to_compare() -> Non
     assert compared.warnings == ["limited: the generator was the limit, so it has no capacity figure."]
 
 
+def test_what_a_result_sustains_whose_rates_were_all_met_is_said_to_be_the_least() -> None:
+    unlimited = result("unlimited", [judge(ramp()[:3], OBJECTIVE), repeat()])
+    assert compare([ONE, unlimited]).warnings == [
+        "unlimited: no rate was too much for it, so it sustains at least what stands here."
+    ]
+
+
 def test_results_under_the_same_conditions_are_compared_without_a_warning() -> None:
     assert compare([ONE, TWO]).warnings == []
 

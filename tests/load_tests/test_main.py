@@ -7,6 +7,7 @@ import sys
 from itertools import takewhile
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from load_tests.__main__ import main
@@ -57,6 +58,13 @@ def test_a_server_is_started_and_ended_with_what_it_did_until_an_interrupt(home:
     assert "--name cached" in result.options.command
     assert "version_loaded" in (tmp_path / "server.log").read_text()
     assert not answers(f"{result.options.url}/livez")
+
+
+@pytest.mark.parametrize("inside", ["", "new"])
+def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_measured(inside: str) -> None:
+    refused = CliRunner().invoke(main, ["--rates", "50", *SHORT, "--out", str(Path("/proc", inside))])
+    assert refused.exit_code == 2
+    assert "nothing can be written to /proc" in refused.output
 
 
 def test_results_are_compared_without_running_anything(tmp_path: Path) -> None:

@@ -24,4 +24,4 @@ def test_noise_is_no_growth_and_neither_is_less_than_what_matters() -> None:
 
 
 def test_it_says_by_the_hour_which_growth_is_excluded() -> None:
-    assert Trend.of([0.0, 1.0, 2.0], [10.0, 11.0, 12.0]).says("MB") == "11 MB, +3.6e+03 to +3.6e+03 MB an hour"
+    assert Trend.of([0.0, 1.0, 2.0], [10.0, 11.0, 12.0]).says("MB") == "11 MB, +3 600 to +3 600 MB an hour"

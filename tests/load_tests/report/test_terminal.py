@@ -45,6 +45,26 @@ def test_the_stages_are_those_of_the_repeat_that_the_sentence_is_about(console: 
     assert len(rows) == len(stages.FACTORS)
 
 
+def test_the_table_has_room_in_80_columns() -> None:
+    narrow = Console(file=StringIO(), width=80)
+    terminal(ramp(), narrow)
+    heads = printed(narrow).splitlines()[1].split()
+    assert heads == [
+        "offered/s",
+        "goodput/s",
+        "p50",
+        "ms",
+        "p99",
+        "ms",
+        "p99.9",
+        "ms",
+        "errors",
+        *["busiest"] * 2,
+        "objective",
+    ]
+    assert "\N{HORIZONTAL ELLIPSIS}" not in printed(narrow)
+
+
 def test_a_generator_that_was_the_limit_is_red(console: Console) -> None:
     terminal(limited(), console)
     assert f"{RED}No capacity figure" in printed(console)
