@@ -20,6 +20,7 @@ import logging
 import random
 import sys
 import threading
+from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -135,8 +136,15 @@ class Bulk(Caller):
 @events.init_command_line_parser.add_listener
 def add_options(parser: LocustArgumentParser) -> None:
     """Ours among Locust's options, and on its page."""
-    parser.add_argument("--many-rows", type=int, default=100, help="Rows in a request of Many and Bulk")
+    parser.add_argument("--many-rows", type=_rows, default=100, help="Rows in a request of Many and Bulk")
     parser.add_argument("--seed", type=int, default=0, help="Of the simulated rows")
+
+
+def _rows(text: str) -> int:
+    """A number of rows. Raises `ArgumentTypeError`."""
+    if not text.isdecimal() or not int(text):
+        raise ArgumentTypeError(f"{text!r} is no number of rows")
+    return int(text)
 
 
 @events.init.add_listener
@@ -147,7 +155,7 @@ def leave_out(environment: Environment, **_: Any) -> None:
     wanted, unwanted = set(options.tags or MIX), set(options.exclude_tags or ())
     users = [user for user in environment.user_classes if tags(user) & wanted - unwanted]
     if not users:
-        raise ValueError(f"no user is left; the tags are {', '.join(MIX)}")
+        sys.exit(f"no user is left; the tags are {', '.join(MIX)}")
     environment.user_classes[:] = users
 
 

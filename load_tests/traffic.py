@@ -50,6 +50,8 @@ def mix(text: str, *, many_rows: int = MANY_ROWS) -> tuple[Kind, ...]:
 
     `one` sends one row, `many` sends `many_rows`, `bulk` as many with `X-Priority: bulk`.
     """
+    if many_rows < 1:
+        raise ValueError(f"a request has a row at least, not {many_rows}")
     known = {"one": (1, {}), "many": (many_rows, {}), "bulk": (many_rows, {"X-Priority": "bulk"})}
     weights: dict[str, float] = {}
     for part in text.split(","):

@@ -153,3 +153,10 @@ def test_a_tag_that_nobody_has_is_refused(tmp_path: Path) -> None:
     done = finished("http://127.0.0.1:9", tmp_path, "--headless", "--tags", "two")
     assert done.returncode == 1
     assert "no user is left; the tags are one, many, bulk" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_requests_without_rows_are_refused(tmp_path: Path) -> None:
+    done = finished("http://127.0.0.1:9", tmp_path, "--headless", "--many-rows", "0")
+    assert done.returncode != 0
+    assert "'0' is no number of rows" in done.stderr

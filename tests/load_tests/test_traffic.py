@@ -25,6 +25,11 @@ def test_a_mix_says_which_users_there_are_and_their_shares() -> None:
     assert [kind.name for kind in mix("one=1,many=0")] == ["one"]
 
 
+def test_a_request_without_rows_is_no_request() -> None:
+    with pytest.raises(ValueError, match="a row at least, not 0"):
+        mix("many=1", many_rows=0)
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
