@@ -14,6 +14,7 @@ from load_tests.objective import Objective
 from load_tests.open_loop.fleet import Progress
 from load_tests.outcome import Glance, Phase
 from load_tests.stage import Stage
+from load_tests.verdict import generator_fault
 
 RECENT_S = 1.0
 """Of which the live numbers of CPU are."""
@@ -103,11 +104,18 @@ def _row(stage: Stage) -> tuple[str, ...]:
 
 def _line(stage: Stage, objective: Objective) -> str:
     rate, goodput, refused, failed, unsent, p50, p99, server, generator = _row(stage)
-    verdict = "meets the objective" if stage.meets(objective) else "does not meet the objective"
+    counts = f"{stage.right - stage.good} later, {refused} refused, {failed} failed, {unsent} unsent"
     return (
-        f"{rate}/s: goodput {goodput}/s, {refused} refused, {failed} failed, {unsent} unsent, p50 {p50}, p99 {p99}, "
-        f"server {server}, generator {generator}: {verdict}"
+        f"{rate}/s: goodput {goodput}/s, {counts}, p50 {p50}, p99 {p99}, server {server}, generator {generator}: "
+        f"{_verdict(stage, objective)}"
     )
+
+
+def _verdict(stage: Stage, objective: Objective) -> str:
+    if stage.meets(objective):
+        return "meets the objective"
+    fault = generator_fault(stage, objective)
+    return "does not meet the objective" + (f", which may be the generator's doing: {fault}" if fault else "")
 
 
 def _ms(value: float | None) -> str:

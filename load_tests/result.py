@@ -35,6 +35,8 @@ class Options(msgspec.Struct, frozen=True):
     """Processes that send."""
     deadline_ms: float | None = None
     """X-Timeout-Ms of every request; None: it had none."""
+    connections: int | None = None
+    """Most that were open at once; None: nobody noted it."""
     command: str = ""
     """The shell line that asks for the same."""
 

@@ -200,6 +200,7 @@ def _options(test: LoadTest, found: Found) -> Options:
         repeats=len(found.repeats),
         generators=load.generators,
         deadline_ms=load.deadline_ms,
+        connections=load.connections,
         command=test.command,
     )
 

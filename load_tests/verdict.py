@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -17,9 +17,6 @@ FULL = 0.9
 
 LATE_SHARE = 0.1
 """Of the objective's p99: a generator that is later than this, at its own p99, measures itself."""
-
-ACHIEVED = 0.95
-"""Of the requests that were due, must have gone out for a rate to have been offered."""
 
 AGREEMENT = 0.1
 """Of the median: repeats that are no further apart agree."""
@@ -113,19 +110,26 @@ def is_generator_limited(repeats: Iterable[Repeat]) -> bool:
 def degradation(repeat: Repeat, objective: Objective, times: float) -> float | None:
     """Goodput at so many times the tipping rate, over the peak goodput; between two rates it is interpolated.
 
-    None where nothing tipped over, or so much did not go out, for want of connections or of a generator's time.
+    None where nothing tipped over, or the generator was the limit there.
     """
-    if repeat.tipping_rate is None:
-        return None
-    rate = times * repeat.tipping_rate
-    goodput = by_rate((stage.rate, stage.goodput) for stage in repeat.stages if _was_offered(stage, objective))
     peak = max((stage.goodput for stage in repeat.stages), default=0.0)
-    reached = at_rate(goodput, rate)
+    reached = _beyond(repeat, objective, times, lambda stage: stage.goodput)
     return reached / peak if reached is not None and peak else None
 
 
-def _was_offered(stage: Stage, objective: Objective) -> bool:
-    return stage.sent >= ACHIEVED * stage.due and not generator_fault(stage, objective)
+def sent_share(repeat: Repeat, objective: Objective, times: float) -> float | None:
+    """Share of the requests that went out at so many times the tipping rate, interpolated; None as `degradation` is.
+
+    A server that lets the surplus wait holds all connections, and what comes then finds none.
+    """
+    return _beyond(repeat, objective, times, lambda stage: stage.sent / max(stage.due, 1))
+
+
+def _beyond(repeat: Repeat, objective: Objective, times: float, value: Callable[[Stage], float]) -> float | None:
+    if repeat.tipping_rate is None:
+        return None
+    values = ((stage.rate, value(stage)) for stage in repeat.stages if not generator_fault(stage, objective))
+    return at_rate(by_rate(values), times * repeat.tipping_rate)
 
 
 def by_rate(values: Iterable[tuple[float, float]]) -> dict[float, float]:
@@ -186,8 +190,9 @@ def _rate(rate: float, rows: float) -> str:
 
 
 def _rows(repeats: Sequence[Repeat]) -> float:
-    """In a request on average, which is that of the users' mix at every rate."""
-    return statistics.fmean(stage.rows for repeat in repeats for stage in repeat.stages)
+    """In a request on average, of all that were due: the users' mix is the same at every rate."""
+    stages = [stage for repeat in repeats for stage in repeat.stages]
+    return statistics.fmean([stage.rows for stage in stages], weights=[max(stage.due, 1) for stage in stages])
 
 
 def _generator(repeat: Repeat) -> str:

@@ -234,11 +234,18 @@ def share(n: float, stage: Stage) -> float:
 
 def saturation(curves: Sequence[Curve]) -> str:
     """For each curve, in a sentence, from which rate on it is full."""
-    said = []
-    for each in curves:
-        full = [rate for rate, seen in each.points.items() if seen.median >= FULL]
-        said.append(f"{each.label}: {f'from {exactly(min(full))} requests/s on' if full else 'at no rate'}")
-    return f"Saturated were: {'; '.join(said)}."
+    return f"Saturated were: {'; '.join(f'{each.label}: {_full_from(each)}' for each in curves)}."
+
+
+def _full_from(curve: Curve) -> str:
+    """Where a curve stays full to its end, or where it is now and then."""
+    full = [rate for rate, seen in curve.points.items() if seen.median >= FULL]
+    if not full:
+        return "at no rate"
+    last_not = max((rate for rate in curve.points if rate not in full), default=0.0)
+    if full[-1] < last_not:
+        return f"now and then, first at {exactly(full[0])} requests/s"
+    return f"from {exactly(min(rate for rate in full if rate > last_not))} requests/s on"
 
 
 def ideal(axes: Axes) -> None:
@@ -257,9 +264,9 @@ def tipping(result: Result) -> list[canvas.Draw]:
     if result.is_generator_limited:
         return []
     measured = spread(repeat.tipping_rate for repeat in result.repeats)
-    predicted = result.fits[0].predicted_rate if result.fits else None
     marks = [upright(measured.median, "tipping point", "-")] if measured else []
-    return marks + ([upright(predicted, "predicted", "-.")] if predicted is not None else [])
+    predicted = [(fit.predicted_rate, fit.name) for fit in result.fits[:1]]
+    return marks + [upright(rate, f"predicted: {name}", "-.") for rate, name in predicted if rate is not None]
 
 
 def upright(rate: float, label: str, dashes: str) -> canvas.Draw:

@@ -98,6 +98,10 @@ def asked(result: Result) -> dict[str, str]:
         "Settings": listed(options.settings),
         "Shape": options.shape,
         "Arrivals": options.arrivals,
+        "Callers wait": "as the server chooses"
+        if options.deadline_ms is None
+        else f"{exactly(options.deadline_ms)} ms",
+        "Connections": NONE if options.connections is None else f"at most {exactly(options.connections)}",
         "Users": ", ".join(f"{percent(part)} {kind} ({rows(options, kind)})" for kind, part in options.mix.items()),
         "Stage": f"{exactly(options.stage_s)} s, after {exactly(options.warm_up_s)} s of warm-up that do not count",
         "Repeats": str(options.repeats),

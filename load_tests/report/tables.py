@@ -10,7 +10,7 @@ from load_tests.objective import Objective
 from load_tests.report.words import NONE, exactly, number, percent
 from load_tests.result import Fit, Repeat, Result
 from load_tests.stage import Stage
-from load_tests.verdict import Spread, degradation, generator_fault, median_repeat, spread
+from load_tests.verdict import Spread, degradation, generator_fault, median_repeat, sent_share, spread
 
 TWICE = 2.0
 """Times the tipping rate: how far degradation is told of."""
@@ -118,13 +118,15 @@ def repeats(result: Result) -> Table:
             exactly(repeat.sustained_rate),
             exactly(repeat.tipping_rate),
             percent(degradation(repeat, result.objective, TWICE)),
+            percent(sent_share(repeat, result.objective, TWICE)),
             repeat.limit,
             repeat.why,
         ]
         for n, repeat in enumerate(result.repeats, 1)
     ]
-    heads = ["repeat", "sustains, requests/s", "tips over at", "goodput at twice that, of its peak", "limit", "because"]
-    return Table("What each repeat says", heads, rows, texts=[5])
+    at_twice = ["goodput at twice that, of its peak", "requests that went out then"]
+    heads = ["repeat", "sustains, requests/s", "tips over at", *at_twice, "limit", "because"]
+    return Table("What each repeat says", heads, rows, texts=[6])
 
 
 def fits(result: Result) -> Table:

@@ -35,7 +35,17 @@ def test_a_terminal_shows_the_current_numbers_beside_the_stages_so_far() -> None
 def test_elsewhere_each_stage_is_one_line() -> None:
     text = shown(is_terminal=False)
     assert len(text.splitlines()) == 2
-    assert "100/s: goodput 100/s, 0 refused, 0 failed, 0 unsent, p50 4 ms, p99 20 ms" in text
+    assert "100/s: goodput 100/s, 0 later, 0 refused, 0 failed, 0 unsent, p50 4 ms, p99 20 ms" in text
     assert "meets the objective" in text.splitlines()[0]
     assert "p50 -, p99 -" in text.splitlines()[1]
     assert "does not meet the objective" in text.splitlines()[1]
+
+
+def test_a_stage_that_the_generator_may_have_spoilt_says_so() -> None:
+    console = Console(file=io.StringIO(), width=300)
+    with Display(console, OBJECTIVE) as display:
+        display.done(stage(100, p99_ms=400, late_p99_ms=300))
+    assert isinstance(console.file, io.StringIO)
+    said = console.file.getvalue()
+    assert "500 later, 0 refused" in said
+    assert "may be the generator's doing: it turns to requests 300 ms late (p99)" in said

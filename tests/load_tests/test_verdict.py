@@ -17,6 +17,7 @@ from load_tests.verdict import (
     judge,
     median_repeat,
     number,
+    sent_share,
     sentence,
     spread,
     sustained_rate,
@@ -199,6 +200,21 @@ def test_degradation_is_the_goodput_past_the_tipping_point_over_its_peak() -> No
     assert degradation(judged, OBJECTIVE, 1.5) == 90 / 160
     assert degradation(judged, OBJECTIVE, 2.0) == pytest.approx(85 / 160)
     assert degradation(judged, OBJECTIVE, 3.0) is None
+
+
+def test_what_finds_no_connection_past_the_tipping_point_is_told_beside_the_goodput() -> None:
+    beyond = under(2.2, unsent=4_400, sent=17_600, usage=usage(server=0.99))
+    judged = judge([under(0.9), under(1.1), beyond], OBJECTIVE)
+    assert sent_share(judged, OBJECTIVE, 2.0) == pytest.approx(0.8)
+    assert degradation(judged, OBJECTIVE, 2.0) is not None
+    assert sent_share(judge([under(0.5)], OBJECTIVE), OBJECTIVE, 2.0) is None
+
+
+def test_predictions_are_counted_by_the_rows_of_all_requests_not_of_all_stages() -> None:
+    few = stage(10, rows=50.0)
+    says = sentence([judge([few, stage(990, rows=1.0), stage(2_000, rows=1.0, p99_ms=900)], OBJECTIVE)], OBJECTIVE)
+    rows = (100 * 50 + 9_900 + 20_000) / 30_000
+    assert says.startswith(f"Sustains {number(990 * rows)} predictions/s (990 requests/s)")
 
 
 def test_degradation_is_unknown_where_the_generator_was_the_limit_or_nothing_tipped() -> None:
