@@ -27,7 +27,7 @@ HOME = Path(tempfile.mkdtemp(prefix="causeway-tests-"))
 os.environ.update(BENTOML_HOME=str(HOME), BENTOML_DO_NOT_TRACK="True")
 # Set before bentoml is imported: no test ever sees the user's own store.
 PUBLISHED = ROOT.parent / "shared" / "data" / "handbook_2018-07-25_21d.parquet"
-PATIENCE_S = 120
+PATIENCE_S = 240
 """How long an event is awaited before a test says that it never came; not a claim about speed."""
 
 
@@ -45,9 +45,11 @@ class Server:
         return self.process.wait(PATIENCE_S)
 
 
-def wait_until(condition: Callable[[], bool], what: str, server: Server | None = None) -> None:
+def wait_until(
+    condition: Callable[[], bool], what: str, server: Server | None = None, patience_s: float = PATIENCE_S
+) -> None:
     """Returns once `condition` holds; fails with the server's log where it never does."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while not condition():
         ended = server is not None and server.process.poll() is not None
         if ended or time.monotonic() > deadline:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests import tiny
-from tests.conftest import HOME, Server, serving, wait_until
+from tests.conftest import HOME, PATIENCE_S, Server, serving, wait_until
 from tests.monitoring.test_metrics import scraped
 
 TOKEN = "s3cret-s3cret-s3cret"
@@ -26,13 +26,13 @@ class Admin:
         self.tags = tags
 
     def get(self, look: str) -> Any:
-        reply = httpx.get(f"{self.server.url}/admin/{look}", headers=bearer(TOKEN), timeout=60)
+        reply = httpx.get(f"{self.server.url}/admin/{look}", headers=bearer(TOKEN), timeout=PATIENCE_S)
         assert reply.status_code == 200, reply.text
         return reply.json()
 
     def post(self, command: str, body: Any = None, content: bytes = b"") -> httpx.Response:
         given: dict[str, Any] = {"content": content} if body is None else {"json": body}
-        return httpx.post(f"{self.server.url}/admin/{command}", headers=bearer(TOKEN), timeout=60, **given)
+        return httpx.post(f"{self.server.url}/admin/{command}", headers=bearer(TOKEN), timeout=PATIENCE_S, **given)
 
     def change(self, command: str, **body: Any) -> Any:
         reply = self.post(command, body)

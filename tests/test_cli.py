@@ -25,7 +25,7 @@ from causeway.state_file import StateFile
 from causeway.store import StoredVersion
 from load_tests.machine import free_port
 from tests import tiny
-from tests.conftest import ROOT, environment, serving, wait_until
+from tests.conftest import PATIENCE_S, ROOT, environment, serving, wait_until
 
 NARROW = msgspec.structs.replace(
     tiny.CONTRACT, features=(msgspec.structs.replace(tiny.CONTRACT.features[0], minimum=-4), tiny.CONTRACT.features[1])
@@ -373,7 +373,7 @@ def test_beside_a_served_process_the_workers_are_waited_for_and_requests_counted
         request = urllib.request.Request(f"{server.url}/predict", body, {"Content-Type": "application/json"})
 
         def answering() -> str:
-            with urllib.request.urlopen(request, timeout=60) as response:
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
                 tag: str = json.load(response)["model_version"]
                 return tag
 

@@ -31,7 +31,7 @@ from causeway.settings import Settings
 from causeway.state import State
 from causeway.state_file import StateFile
 from tests import tiny
-from tests.conftest import HOME, Server, serving, wait_until
+from tests.conftest import HOME, PATIENCE_S, Server, serving, wait_until
 from tests.monitoring.test_metrics import scraped
 
 METRICS = Metrics(CollectorRegistry())
@@ -53,7 +53,7 @@ class Deployed:
         """An answer, which must be what the version that it names predicts."""
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         post = client.post if client else httpx.post
-        reply = post(f"{self.server.url}/predict", json={"features": FEATURES}, headers=names, timeout=60)
+        reply = post(f"{self.server.url}/predict", json={"features": FEATURES}, headers=names, timeout=PATIENCE_S)
         assert reply.status_code == 200, reply.text
         answer: dict[str, Any] = reply.json()
         expected = tiny.sigmoid(FEATURES, self.by[answer["model_version"]])
@@ -61,7 +61,7 @@ class Deployed:
         return answer
 
     def health(self) -> Any:
-        return httpx.get(f"{self.server.url}/health", timeout=60).json()
+        return httpx.get(f"{self.server.url}/health", timeout=PATIENCE_S).json()
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -365,7 +365,7 @@ def test_a_worker_that_was_killed_comes_back_with_what_the_others_serve(
         wait_until(
             lambda: [pid for pid in roll_call_of(tmp_path, server) if pid != first] != [], "a new worker", server
         )
-        assert httpx.get(f"{server.url}/health", timeout=60).json()["version"] == newest
+        assert httpx.get(f"{server.url}/health", timeout=PATIENCE_S).json()["version"] == newest
 
 
 def roll_call_of(folder: Path, server: Server) -> list[int]:
@@ -465,17 +465,17 @@ def test_a_damaged_version_is_served_by_nobody_and_everybody_is_told_why(home: P
         for path, data in [("/health", None), ("/predict", b'{"features": [[0, 0]]}')]:
             request = urllib.request.Request(server.url + path, data, {"Content-Type": "application/json"})
             with pytest.raises(urllib.error.HTTPError) as answer:
-                urllib.request.urlopen(request, timeout=10)
+                urllib.request.urlopen(request, timeout=PATIENCE_S)
             with answer.value as refused:
                 body = json.load(refused)
                 assert (refused.status, body["code"]) == (503, "not_ready")
                 assert int(refused.headers["Retry-After"]) >= 1
                 assert "model.onnx is not what was saved" in body["reason"]
         with pytest.raises(urllib.error.HTTPError) as ready:
-            urllib.request.urlopen(f"{server.url}/readyz", timeout=10)
+            urllib.request.urlopen(f"{server.url}/readyz", timeout=PATIENCE_S)
         with ready.value as refused:
             assert refused.status == 503
-        with urllib.request.urlopen(f"{server.url}/livez", timeout=10) as alive:
+        with urllib.request.urlopen(f"{server.url}/livez", timeout=PATIENCE_S) as alive:
             assert alive.status == 200
     events = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if line.startswith("{")]
     assert [event["model_version"] for event in events if event["event"] == "version_refused"] == [stored.tag]

@@ -55,6 +55,10 @@ class Callers:
         for _ in range(TURNS):
             await asyncio.sleep(0)
 
+    def look(self) -> None:
+        """One at whose time has run out."""
+        self._door._sweep()
+
     async def refusal(self, name: str) -> Overloaded:
         with pytest.raises(Overloaded) as refused:
             await asyncio.wait_for(self.tasks[name], PATIENCE_S)
@@ -176,14 +180,17 @@ def test_of_many_who_are_too_late_a_few_are_refused_at_a_time(monkeypatch: pytes
     assert max(looks) <= max(door.REFUSED_AT_ONCE)
 
 
-def test_of_many_who_are_too_late_all_are_refused_at_once_where_there_is_nothing_else_to_do() -> None:
+def test_of_many_who_are_too_late_all_are_refused_at_once_where_there_is_nothing_else_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def scene(callers: Callers) -> None:
         names = [f"late {i}" for i in range(10 * door.REFUSED_WHILE_IDLE)]
         await callers.come("a")
+        monkeypatch.setattr(Door, "_sweep_soon", lambda at: None)  # no look by the clock
         await callers.come(*names, in_s=0.0)
         await callers.leave("a")
-        await callers.refusal(names[0])
-        for _ in range(TURNS * len(names)):  # turns of the loop, no time of its clock: no look is due in it
+        callers.look()
+        for _ in range(TURNS * len(names)):
             await asyncio.sleep(0)
         assert all(callers.tasks[name].done() for name in names)
         await callers.come("b")
@@ -192,15 +199,19 @@ def test_of_many_who_are_too_late_all_are_refused_at_once_where_there_is_nothing
     run(scene, inside=1)
 
 
-def test_of_many_who_are_too_late_a_few_are_refused_at_a_time_while_others_wait() -> None:
+def test_of_many_who_are_too_late_a_few_are_refused_at_a_time_while_others_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def scene(callers: Callers) -> None:
         names = [f"late {i}" for i in range(3 * door.REFUSED_WHILE_IDLE)]
         await callers.come("a")
+        monkeypatch.setattr(Door, "_sweep_soon", lambda at: None)  # no look by the clock
         await callers.come(*names, in_s=0.0)
         await callers.come("b")
-        await callers.refusal(names[0])
-        await asyncio.sleep(0)
-        assert sum(callers.tasks[name].done() for name in names) <= max(door.REFUSED_AT_ONCE)
+        callers.look()
+        for _ in range(TURNS * len(names)):
+            await asyncio.sleep(0)
+        assert sum(callers.tasks[name].done() for name in names) in door.REFUSED_AT_ONCE
         await callers.leave("a")
         assert callers.inside == ["b"]
 

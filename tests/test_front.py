@@ -9,7 +9,7 @@ import bentoml
 import pytest
 
 from causeway.front import FrontedService
-from tests.conftest import Server
+from tests.conftest import PATIENCE_S, Server
 
 
 def test_bentoml_is_the_version_that_this_was_tested_with() -> None:
@@ -33,7 +33,7 @@ def test_the_front_wraps_the_application_that_bentoml_serves() -> None:
 @pytest.mark.parametrize("path", ["/predict", "/nosuchpath"])
 def test_a_refusal_of_ours_passed_none_of_bentoml_s_middlewares(server: Server, path: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as answer:
-        urllib.request.urlopen(f"{server.url}{path}", timeout=10)
+        urllib.request.urlopen(f"{server.url}{path}", timeout=PATIENCE_S)
     with answer.value as refused:
         assert json.load(refused)["code"] in ("method_not_allowed", "not_found")
         assert not [name for name in refused.headers if name.lower().startswith("x-bentoml")]

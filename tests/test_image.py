@@ -24,7 +24,7 @@ import pytest
 from causeway import store
 from causeway.version import ModelVersion
 from load_tests.machine import free_port
-from tests.conftest import ROOT, answers, environment, wait_until
+from tests.conftest import PATIENCE_S, ROOT, answers, environment, wait_until
 
 BASE_IMAGE = "docker.io/library/python:3.11-slim"
 BASE_IMAGE_SCRIPT = ROOT.parent / "shared" / "tools" / "containers" / "base_image.sh"
@@ -133,7 +133,7 @@ class Container:
         wait_until(is_healthy, "a passing HEALTHCHECK")
 
     def predict(self, rows: list[list[float]]) -> dict[str, object]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         connection.request("POST", "/predict", json.dumps({"features": rows}), {"Content-Type": "application/json"})
         answer: dict[str, object] = json.load(connection.getresponse())
         connection.close()
@@ -283,7 +283,7 @@ def test_sigterm_lets_the_request_in_flight_finish(runner: Podman, image: str) -
     body = json.dumps({"features": version.example}).encode()
     with running(runner, image) as started:
         started.wait_until_healthy()
-        connection = http.client.HTTPConnection("127.0.0.1", started.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", started.port, timeout=PATIENCE_S)
         connection.putrequest("POST", "/predict")
         connection.putheader("Content-Type", "application/json")
         connection.putheader("Content-Length", str(len(body)))

@@ -47,6 +47,9 @@ def blocks() -> list[Block]:
     return [Block(*fence) for fence in fences]
 
 
+SETUP_S = 1200.0
+"""How long is awaited what installs packages and trains."""
+
 OWN_MODEL = next(block for block in blocks() if block.note == "models/breast_cancer.py")
 
 
@@ -121,7 +124,7 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Stranger:
 
 def healthy(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=5) as response:
+        with urllib.request.urlopen(f"{url}/health", timeout=PATIENCE_S) as response:
             return bool(response.status == 200)
     except OSError:
         return False
@@ -135,7 +138,10 @@ def test_every_command_works_from_top_to_bottom(stranger: Stranger, tmp_path: Pa
     port = stranger.ports.setdefault("3000", free_port())
     log = tmp_path / "make-serve"
     with stranger.running(f"exec make serve PORT={port}", log) as serving:
-        wait_until(lambda: "Ready." in log.read_text() or serving.poll() is not None, "a line to paste")
+        wait_until(
+            lambda: "Ready." in log.read_text() or serving.poll() is not None, "a line to paste", patience_s=SETUP_S
+        )
+        assert serving.poll() is None, log.read_text()
         pasted = next(line for line in log.read_text().splitlines() if line.startswith("curl "))
         answered = json.loads(stranger.run("bash", "-c", pasted))
         assert answered["variant"] == "champion"
@@ -143,8 +149,10 @@ def test_every_command_works_from_top_to_bottom(stranger: Stranger, tmp_path: Pa
         for number, block in enumerate(todo):
             text = stranger.with_free_ports(block.text)
             if block.note == "traffic":
+                # Shorter, with what a busy machine has in that time; its latencies compare nothing.
+                script = f"{text.strip()} --hold 4s --min-requests 20 --max-p99-ratio 50"
                 with traffic(f"http://127.0.0.1:{port}", stranger.folder / "transactions.parquet"):
-                    assert "Promoted" in stranger.run("bash", "-c", text.replace("60s", "4s"))
+                    assert "Promoted" in stranger.run("bash", "-c", script)
             elif block.note == "admin":
                 told = json.loads(stranger.run("bash", "-c", text))
                 assert told["code"] == "change_refused", token  # it is champion since the rollout
@@ -208,7 +216,7 @@ def traffic(url: str, table: Path) -> Iterator[None]:
 
     def ask(seed: int) -> None:
         chosen = np.random.default_rng(seed)
-        with httpx.Client() as client:
+        with httpx.Client(timeout=PATIENCE_S) as client:
             while not is_over.is_set():
                 some = rows[chosen.integers(len(rows), size=5)]
                 client.post(f"{url}/predict", json={"features": some.tolist()}).raise_for_status()
@@ -230,7 +238,7 @@ def answers_equal_scikit_learn(url: str, file: Path) -> None:
     expected = family.train(split(data).train, family.Params(), 0).predict(data.X)
     body = json.dumps({"features": data.X.astype(float).tolist()}).encode()
     request = urllib.request.Request(f"{url}/predict", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
         answer = json.load(response)
     assert answer["model_version"].startswith("breast_cancer:")
     assert len(answer["predictions"]) == 569

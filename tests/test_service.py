@@ -194,7 +194,7 @@ def test_a_request_in_flight_is_answered_when_the_service_is_asked_to_stop(home:
     X, _ = original()
     body = json.dumps({"features": X[:1].astype(float).tolist()}).encode()
     with serving(home, tmp_path / "log") as server:
-        connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=30)
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=PATIENCE_S)
         connection.putrequest("POST", "/predict")
         connection.putheader("Content-Type", "application/json")
         connection.putheader("Content-Length", str(len(body)))

@@ -44,7 +44,7 @@ COLUMNS: dict[str, Column] = {
     "p95 ms": latency("p95_ms"),
     "p99 ms": latency("p99_ms"),
     "p99.9 ms": latency("p999_ms"),
-    "most ms": latency("max_ms"),
+    "max ms": latency("max_ms"),
     "errors": lambda stage: percent(stage.errors),
     "due": lambda stage: exactly(stage.due),
     "right": lambda stage: exactly(stage.right),
