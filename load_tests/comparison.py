@@ -8,7 +8,7 @@ import msgspec
 
 from load_tests.objective import Objective
 from load_tests.result import Repeat, Result
-from load_tests.verdict import Spread, at_rate, by_rate, degradation, generator_fault, number, spread
+from load_tests.verdict import TWICE, Spread, at_rate, by_rate, degradation, generator_fault, number, spread
 
 FIGURES = {
     "sustained_rate": "sustained requests/s",
@@ -98,7 +98,7 @@ def _figures(repeat: Repeat, objective: Objective) -> dict[str, float | None]:
         "sustained_rate": repeat.sustained_rate,
         "tipping_rate": repeat.tipping_rate,
         "peak_goodput": max((stage.goodput for stage in repeat.stages), default=None),
-        "goodput_at_twice": degradation(repeat, objective, 2.0),
+        "goodput_at_twice": degradation(repeat, objective, TWICE),
         "cpu_us": _cpu_us(repeat),
     }
 

@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from load_tests.conductor import Conductor, Found
 from load_tests.objective import Objective
 from load_tests.stage import Stage
-from load_tests.verdict import generator_fault, is_disturbed
+from load_tests.verdict import TWICE, generator_fault, is_disturbed
 
 FIRST_RATE = 100.0
 """Requests a second with which a search begins; a server that does not stand them is offered less."""
@@ -21,8 +23,13 @@ requests a second."""
 BELOW = (0.3, 0.45, 0.6, 0.75)
 """Times the tipping rate, offered once it is known: models are fitted to them, and curves need points there."""
 
-BEYOND = (1.5, 2.0)
-"""Times the tipping rate, that are offered in the end: whether the server degrades gracefully."""
+BEYOND = 1.5
+"""Times the tipping rate, offered after these: a server whose CPU is the limit has its most goodput past that rate."""
+
+TURNS = 3
+"""Stages at `TWICE` the tipping rate in the end, each after one at the rate that had the most goodput below that. On a
+shared machine the most of many stages is that of the moment in which it was quickest; a later one lies below it
+whatever the server does."""
 
 TRIES = 5
 """Most stages of one rate in a row: a rate is offered again where the generator was disturbed."""
@@ -69,9 +76,13 @@ def search(measure: Callable[[float], Stage], objective: Objective) -> Iterator[
     A rate that fails is offered once more, and has failed where it fails again: on a shared machine a stage may be
     disturbed. Both stages are yielded. Ends where the generator was the limit: more would say nothing of the server.
     """
+    done: list[Stage] = []
 
-    def offered(rate: float) -> Generator[Stage, None, Stage]:
-        return _offered(measure, rate, objective, failures=2)
+    def offered(rate: float, failures: int = 2) -> Generator[Stage, None, Stage]:
+        for stage in _offered(measure, rate, objective, failures):
+            done.append(stage)
+            yield stage
+        return done[-1]
 
     met, failed = 0.0, math.inf
     while _are_apart(met, failed):
@@ -86,19 +97,22 @@ def search(measure: Callable[[float], Stage], objective: Objective) -> Iterator[
     if failed < math.inf:
         for times in BELOW:
             yield from offered(times * failed)
-        yield from given(measure, (times * failed for times in BEYOND), objective)
+        yield from offered(BEYOND * failed, failures=1)
+        twice = TWICE * failed
+        peak = max((stage for stage in done if stage.rate < twice), key=lambda stage: stage.goodput)
+        for _ in range(TURNS):
+            for rate in (peak.rate, twice):
+                for stage in offered(rate, failures=1):
+                    yield structs.replace(stage, in_turn=True)
 
 
-def _offered(
-    measure: Callable[[float], Stage], rate: float, objective: Objective, failures: int
-) -> Generator[Stage, None, Stage]:
-    """Until it has met the objective once or failed so often undisturbed. Returns the last stage."""
+def _offered(measure: Callable[[float], Stage], rate: float, objective: Objective, failures: int) -> Iterator[Stage]:
+    """Until it has met the objective once or failed so often undisturbed."""
     for _ in range(TRIES):
         yield (stage := measure(rate))
         failures -= not is_disturbed(stage, objective)
         if stage.meets(objective) or failures == 0:
             break
-    return stage
 
 
 def _are_apart(met: float, failed: float) -> bool:

@@ -97,6 +97,8 @@ class Stage(msgspec.Struct, frozen=True):
     """By kind of user, where there are several."""
     began: float = 0.0
     """Seconds since 1970."""
+    in_turn: bool = False
+    """Offered in turn with another rate, once the tipping point was known: to compare them, not to find it."""
 
     @property
     def goodput(self) -> float:

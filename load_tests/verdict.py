@@ -18,6 +18,9 @@ FULL = 0.9
 LATE_SHARE = 0.1
 """Of the objective's p99: a generator that is later than this, at its own p99, measures itself."""
 
+TWICE = 2.0
+"""Times the tipping rate: how far it is told of whether the server degrades."""
+
 AGREEMENT = 0.1
 """Of the median: repeats that are no further apart agree."""
 
@@ -51,7 +54,7 @@ def judge(stages: Sequence[Stage], objective: Objective) -> Repeat:
     if tipping is None:
         why = "every rate met the objective" if stages else "nothing was measured"
         return Repeat(list(stages), sustained_rate(stages, objective), None, why, "none")
-    at_tipping = [stage for stage in reversed(stages) if stage.rate == tipping]
+    at_tipping = [stage for stage in reversed(stages) if stage.rate == tipping and not stage.in_turn]
     last = next((stage for stage in at_tipping if not is_disturbed(stage, objective)), at_tipping[0])
     if fault := generator_fault(last, objective):
         why = f"at {number(tipping)} requests/s the generator was the limit: {fault}"
@@ -66,6 +69,7 @@ def tipping_rate(stages: Sequence[Stage], objective: Objective) -> float | None:
 
     A rate failed when no stage at it met the objective: one that is offered again and then meets it was disturbed.
     """
+    stages = [stage for stage in stages if not stage.in_turn]
     met = {stage.rate for stage in stages if stage.meets(objective)}
     return min((stage.rate for stage in stages if stage.rate not in met), default=None)
 
@@ -73,7 +77,8 @@ def tipping_rate(stages: Sequence[Stage], objective: Objective) -> float | None:
 def sustained_rate(stages: Sequence[Stage], objective: Objective) -> float | None:
     """Highest rate in requests a second that met the objective, as every lower one did; None where none did."""
     tipping = tipping_rate(stages, objective)
-    return max((stage.rate for stage in stages if tipping is None or stage.rate < tipping), default=None)
+    rates = (stage.rate for stage in stages if not stage.in_turn)
+    return max((rate for rate in rates if tipping is None or rate < tipping), default=None)
 
 
 def generator_fault(stage: Stage, objective: Objective) -> str | None:
@@ -108,10 +113,14 @@ def is_generator_limited(repeats: Iterable[Repeat]) -> bool:
 
 
 def degradation(repeat: Repeat, objective: Objective, times: float) -> float | None:
-    """Goodput at so many times the tipping rate, over the peak goodput; between two rates it is interpolated.
+    """Goodput at so many times the tipping rate, over the peak goodput, and 1 at most.
 
-    None where nothing tipped over, or the generator was the limit there.
+    Where that rate was offered in turn with the one that has the peak, it is the median over the turns; otherwise it is
+    interpolated between rates, and the peak that of all stages. None where nothing tipped over, or the generator was
+    the limit there.
     """
+    if repeat.tipping_rate is not None and (ratios := _by_turns(repeat, objective, times * repeat.tipping_rate)):
+        return min(statistics.median(ratios), 1.0)
     peak = max((stage.goodput for stage in repeat.stages), default=0.0)
     reached = _beyond(repeat, objective, times, lambda stage: stage.goodput)
     return reached / peak if reached is not None and peak else None
@@ -123,6 +132,19 @@ def sent_share(repeat: Repeat, objective: Objective, times: float) -> float | No
     A server that lets the surplus wait holds all connections, and what comes then finds none.
     """
     return _beyond(repeat, objective, times, lambda stage: stage.sent / max(stage.due, 1))
+
+
+def _by_turns(repeat: Repeat, objective: Objective, rate: float) -> list[float]:
+    """Goodput of each stage at this rate over that of the one before it that it was in turn with."""
+    ratios: list[float] = []
+    peak = 0.0
+    for stage in repeat.stages:
+        if stage.in_turn and not generator_fault(stage, objective):
+            if stage.rate != rate:
+                peak = stage.goodput
+            elif peak:
+                ratios.append(stage.goodput / peak)
+    return ratios
 
 
 def _beyond(repeat: Repeat, objective: Objective, times: float, value: Callable[[Stage], float]) -> float | None:
@@ -159,7 +181,8 @@ def sentence(repeats: Sequence[Repeat], objective: Objective) -> str:
     if limited:
         return f"No capacity figure: {limited[0].why}."
     rows = _rows(repeats)
-    return " ".join(filter(None, [_verdict(median_repeat(repeats), objective, rows), _agreement(repeats, rows)]))
+    verdict = _verdict(median_repeat(repeats), objective, rows)
+    return " ".join(filter(None, [verdict, _at_twice(repeats, objective), _agreement(repeats, rows)]))
 
 
 def median_repeat(repeats: Sequence[Repeat]) -> Repeat:
@@ -182,6 +205,16 @@ def _verdict(repeat: Repeat, objective: Objective, rows: float) -> str:
     if repeat.tipping_rate is None:
         return f"Sustains at least {at}; {repeat.why}."
     return f"Sustains {at}; tips over at {_rate(repeat.tipping_rate, rows)} because {repeat.why}."
+
+
+def _at_twice(repeats: Sequence[Repeat], objective: Objective) -> str:
+    """How the server degrades, where it sustained anything."""
+    shares = spread(degradation(repeat, objective, TWICE) for repeat in repeats if repeat.sustained_rate is not None)
+    if shares is None:
+        return ""
+    least, median, most = (number(100 * share) for share in (shares.least, shares.median, shares.most))
+    between = f" ({least} to {most} %)" if least != most else ""
+    return f"At twice that, goodput is {median} % of its peak{between}."
 
 
 def _rate(rate: float, rows: float) -> str:

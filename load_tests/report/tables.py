@@ -10,10 +10,7 @@ from load_tests.objective import Objective
 from load_tests.report.words import NONE, exactly, number, percent
 from load_tests.result import Fit, Repeat, Result
 from load_tests.stage import Stage
-from load_tests.verdict import Spread, degradation, generator_fault, median_repeat, sent_share, spread
-
-TWICE = 2.0
-"""Times the tipping rate: how far degradation is told of."""
+from load_tests.verdict import TWICE, Spread, degradation, generator_fault, median_repeat, sent_share, spread
 
 Column = Callable[[Stage], str]
 

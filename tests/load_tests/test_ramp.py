@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from load_tests import verdict
-from load_tests.ramp import BELOW, BEYOND, LEAST_STEP, PRECISION, TRIES, search
+from load_tests.ramp import BELOW, BEYOND, LEAST_STEP, PRECISION, TRIES, TURNS, search
 from load_tests.ramp import given as given_rates
 from load_tests.stage import Stage
 from tests.load_tests.stages import OBJECTIVE, stage, usage
@@ -32,8 +32,38 @@ def test_the_tipping_point_is_found_within_its_precision(capacity: float) -> Non
     assert tipping is not None
     assert sustained <= capacity < tipping
     assert tipping - sustained <= max(PRECISION * tipping, LEAST_STEP)
-    assert [stage.rate for stage in stages[-6:]] == [times * tipping for times in (*BELOW, *BEYOND)]
-    assert len(stages) < 40
+    first = [stage for stage in stages if not stage.in_turn]
+    assert [stage.rate for stage in first[-5:]] == [times * tipping for times in (*BELOW, BEYOND)]
+    assert len(stages) < 46
+
+
+def test_in_the_end_twice_the_tipping_rate_is_offered_in_turn_with_the_rate_that_had_the_most_goodput() -> None:
+    def server(rate: float) -> Stage:
+        return stage(rate, refused=round(10 * max(0.0, rate - 160)))
+
+    found = list(search(server, OBJECTIVE))
+    tipping = verdict.tipping_rate(found, OBJECTIVE)
+    assert tipping is not None
+    turns = [stage for stage in found if stage.in_turn]
+    assert found[-2 * TURNS :] == turns
+    peak = turns[0].rate
+    assert tipping <= peak < 2 * tipping
+    assert [stage.rate for stage in turns] == [peak, 2 * tipping] * TURNS
+    assert turns[0].goodput == max(stage.goodput for stage in found if stage.rate < 2 * tipping)
+
+
+def test_a_rate_that_meets_the_objective_in_its_turn_has_tipped_over_all_the_same() -> None:
+    n_at = dict[float, int]()
+
+    def server(rate: float) -> Stage:
+        n_at[rate] = n_at.get(rate, 0) + 1
+        few = 20 if rate > 150 and n_at[rate] <= 2 else 0
+        return stage(rate, refused=1_000 if rate > 160 else few)
+
+    found = list(search(server, OBJECTIVE))
+    assert [stage.rate for stage in found if stage.in_turn and stage.meets(OBJECTIVE)] == [156.25] * TURNS
+    judged = verdict.judge(found, OBJECTIVE)
+    assert (judged.sustained_rate, judged.tipping_rate) == (150, 156.25)
 
 
 def test_a_rate_is_offered_in_doubles_then_halfway_and_twice_where_it_fails() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from load_tests.objective import Objective
 from load_tests.stage import ServerSide, Stage
@@ -142,7 +143,7 @@ def test_the_sentence_says_capacity_objective_generator_and_reason() -> None:
     assert sentence([repeat(14_200)], OBJECTIVE) == (
         "Sustains 14 200 predictions/s with p99 under 100 ms and errors under 0.1 % (generator at 20 % of a core); "
         "tips over at 15 600 predictions/s because 9.09 % of the requests are refused (overloaded): "
-        "the server's busiest process uses 0.99 of a core."
+        "the server's busiest process uses 0.99 of a core. At twice that, goodput is 100 % of its peak."
     )
 
 
@@ -173,6 +174,14 @@ def test_where_the_generator_was_the_limit_in_any_repeat_the_sentence_says_only_
     )
 
 
+def test_the_sentence_says_how_far_goodput_falls_at_twice_the_tipping_rate() -> None:
+    falls = judge([stage(100), stage(200, p99_ms=140, good=1_600), stage(400, p99_ms=140, good=800)], OBJECTIVE)
+    assert "At twice that, goodput is 50 % of its peak." in sentence([falls], OBJECTIVE)
+    repeats = [falls, repeat(), repeat()]
+    assert "At twice that, goodput is 100 % of its peak (50 to 100 %). Median of" in sentence(repeats, OBJECTIVE)
+    assert "twice" not in sentence([judge([stage(100), stage(200, p99_ms=140)], OBJECTIVE)], OBJECTIVE)
+
+
 def test_where_nothing_was_measured_the_sentence_says_so() -> None:
     assert sentence([], OBJECTIVE) == sentence([judge([], OBJECTIVE)], OBJECTIVE) == "Nothing was measured."
 
@@ -200,6 +209,16 @@ def test_degradation_is_the_goodput_past_the_tipping_point_over_its_peak() -> No
     assert degradation(judged, OBJECTIVE, 1.5) == 90 / 160
     assert degradation(judged, OBJECTIVE, 2.0) == pytest.approx(85 / 160)
     assert degradation(judged, OBJECTIVE, 3.0) is None
+
+
+def test_degradation_is_told_by_stages_that_took_turns_where_there_are_any() -> None:
+    quick = [stage(100), stage(200, p99_ms=140, good=2_000)]
+    turns = [(300, 900), (400, 990), (300, 1_000), (400, 1_000), (300, 1_000), (400, 850)]
+    slower = [stage(rate, p99_ms=140, good=good, in_turn=True) for rate, good in turns]
+    judged = judge([*quick, *slower], OBJECTIVE)
+    assert degradation(judged, OBJECTIVE, 2.0) == 1.0
+    late = [slower[0], structs.replace(slower[1], late_p99_ms=300), *slower[2:]]
+    assert degradation(judge([*quick, *late], OBJECTIVE), OBJECTIVE, 2.0) == pytest.approx((1.0 + 0.85) / 2)
 
 
 def test_what_finds_no_connection_past_the_tipping_point_is_told_beside_the_goodput() -> None:
