@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,12 +82,14 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
 
 
 @contextmanager
-def serving(home: Path, log: Path, *, bento: str = ".", **variables: str) -> Iterator[Server]:
+def serving(
+    home: Path, log: Path, *, bento: str = ".", options: Sequence[str] = (), **variables: str
+) -> Iterator[Server]:
     """`bentoml serve` of this checkout or of a Bento, from when it answers; ended afterwards."""
     port = free_port()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ["bentoml", "serve", bento, "--host", "127.0.0.1", "--port", str(port)],
+            ["bentoml", "serve", bento, "--host", "127.0.0.1", "--port", str(port), *options],
             cwd=ROOT,
             env=environment(home, **variables),
             stdout=output,

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from functools import cache
 from pathlib import Path
 
@@ -188,6 +189,21 @@ def test_two_workers_share_the_port(home: Path, tmp_path: Path) -> None:
         row = {"features": X[:1].astype(float).tolist()}
         answers = [curl(f"{server.url}/predict", row)["predictions"] for _ in range(10)]
     assert all(answer == answers[0] for answer in answers)
+
+
+def test_an_idle_connection_is_kept_for_as_long_as_bentoml_s_option_says(home: Path, tmp_path: Path) -> None:
+    X, _ = original()
+    body, headers = json.dumps({"features": X[:1].astype(float).tolist()}), {"Content-Type": "application/json"}
+    with serving(home, tmp_path / "log", options=["--timeout-keep-alive", "7"]) as server:
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=PATIENCE_S)
+        asked = time.monotonic()
+        connection.request("POST", "/predict", body, headers)
+        with connection.getresponse() as answer:
+            assert answer.status == 200
+            answer.read()
+        assert connection.sock.recv(1) == b""  # closed
+        assert time.monotonic() - asked >= 7
+        connection.close()
 
 
 def test_a_request_in_flight_is_answered_when_the_service_is_asked_to_stop(home: Path, tmp_path: Path) -> None:

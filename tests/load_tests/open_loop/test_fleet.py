@@ -21,6 +21,9 @@ from tests.conftest import ROOT, wait_until
 from tests.load_tests.open_loop.served import Reply, Served, serving, stalling
 
 RIGHT, WRONG = b'{"predictions": [[0.5]]}', b'{"predictions": [[1.5]]}'
+CONNECTIONS = 200
+"""More than any schedule here has requests: each finds one, however long the server takes."""
+
 TRAFFIC = Traffic(
     (Kind("one", 1, 1.0),),
     tuple(Request("one", 1, b"%d" % place, {"X-Routing-Key": str(place)}) for place in range(7)),
@@ -38,7 +41,7 @@ def server() -> Iterator[Served]:
 @pytest.fixture(scope="module")
 def fleet(server: Served) -> Iterator[Fleet]:
     """Two generator processes."""
-    with Fleet(f"http://localhost:{server.port}", TRAFFIC, processes=2, connections=8) as started:
+    with Fleet(f"http://localhost:{server.port}", TRAFFIC, processes=2, connections=CONNECTIONS) as started:
         yield started
 
 
@@ -56,7 +59,7 @@ def test_a_schedule_is_sent_once_by_all_processes_together(fleet: Fleet, server:
     assert np.array_equal(offered.place, place)
     assert len(offered.cpu_s) == len(fleet.pids) == 2
     assert all(cpu_s > 0 for cpu_s in offered.cpu_s)
-    assert 2 <= offered.connections <= 8
+    assert 2 <= offered.connections <= 50
 
 
 def test_what_became_of_each_request_is_at_its_place(fleet: Fleet) -> None:
