@@ -83,7 +83,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 def main(files: Sequence[Path], *, is_comparison: bool, out: Path, **given: Any) -> None:
     """Offers rising rates to a server, and says which it sustains, where it tips over, and why.
 
-    Writes a report (report.html, report.png, stages.csv, result.json). A search takes some 30 stages a repeat, five
+    Writes a report (report.html, report.png, stages.csv, result.json). A search takes some 25 stages a repeat, five
     minutes with stages of 10 s. Linux only. FILES are such results, with --compare.
     """
     console = Console()

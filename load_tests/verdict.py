@@ -54,7 +54,7 @@ def judge(stages: Sequence[Stage], objective: Objective) -> Repeat:
     if tipping is None:
         why = "every rate met the objective" if stages else "nothing was measured"
         return Repeat(list(stages), sustained_rate(stages, objective), None, why, "none")
-    at_tipping = [stage for stage in reversed(stages) if stage.rate == tipping and not stage.in_turn]
+    at_tipping = [stage for stage in reversed(_searched(stages)) if stage.rate == tipping]
     last = next((stage for stage in at_tipping if not is_disturbed(stage, objective)), at_tipping[0])
     if fault := generator_fault(last, objective):
         why = f"at {number(tipping)} requests/s the generator was the limit: {fault}"
@@ -69,7 +69,7 @@ def tipping_rate(stages: Sequence[Stage], objective: Objective) -> float | None:
 
     A rate failed when no stage at it met the objective: one that is offered again and then meets it was disturbed.
     """
-    stages = [stage for stage in stages if not stage.in_turn]
+    stages = _searched(stages)
     met = {stage.rate for stage in stages if stage.meets(objective)}
     return min((stage.rate for stage in stages if stage.rate not in met), default=None)
 
@@ -77,8 +77,12 @@ def tipping_rate(stages: Sequence[Stage], objective: Objective) -> float | None:
 def sustained_rate(stages: Sequence[Stage], objective: Objective) -> float | None:
     """Highest rate in requests a second that met the objective, as every lower one did; None where none did."""
     tipping = tipping_rate(stages, objective)
-    rates = (stage.rate for stage in stages if not stage.in_turn)
-    return max((rate for rate in rates if tipping is None or rate < tipping), default=None)
+    return max((stage.rate for stage in _searched(stages) if tipping is None or stage.rate < tipping), default=None)
+
+
+def _searched(stages: Iterable[Stage]) -> list[Stage]:
+    """Those that say where it tips over; those of turns came after that was known."""
+    return [stage for stage in stages if not stage.in_turn]
 
 
 def generator_fault(stage: Stage, objective: Objective) -> str | None:

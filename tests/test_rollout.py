@@ -324,7 +324,7 @@ def test_a_rollout_that_is_killed_leaves_its_canary_until_the_lease_runs_out(bus
     tag = tiny.saved_scaled(1.0).tag
     n_before = len(busy.changes)
     with command(busy, tag, "--hold", "1h", lease_s=10) as process:
-        wait_until(lambda: len(busy.changes) >= n_before + 2, "a renewal of the lease", busy.server)
+        wait_until(lambda: len(busy.changes) >= n_before + 3, "the lease's second renewal", busy.server)
         both = {"champion": busy.champion, "canary": tag}
         wait_until(lambda: busy.served == both, "a canary that is served", busy.server)
         process.kill()

@@ -62,6 +62,11 @@ def test_a_schedule_is_sent_once_by_all_processes_together(fleet: Fleet, server:
     assert 2 <= offered.connections <= 50
 
 
+def test_all_processes_together_open_no_more_connections_than_they_may(server: Served) -> None:
+    with Fleet(server.url, TRAFFIC, processes=2, connections=8) as few:
+        assert 2 <= few.offer(constant(100, 0.5), np.arange(50) % 7).connections <= 8
+
+
 def test_what_became_of_each_request_is_at_its_place(fleet: Fleet) -> None:
     offered = fleet.offer(constant(100, 0.21), np.arange(21) % 7)
     outcomes = [Outcome.WRONG, Outcome.REFUSED, Outcome.FAILED, *[Outcome.RIGHT] * 4]
