@@ -6,7 +6,8 @@ from causeway import errors
 from causeway.batching import PROBE_S, Batcher, Priority
 
 HEADROOM = 0.15
-"""The share of a request's time that predicted waiting leaves free: predictions err, and answers are written too."""
+"""The share of a request's time that predicted waiting leaves free, besides the caution that the batcher's cost advises
+where others are in the way: answers are written too, and the first predictions err."""
 
 
 def admit(batcher: Batcher, n_rows: int, left_s: float, timeout_ms: float, priority: Priority = "interactive") -> None:
@@ -18,9 +19,11 @@ def admit(batcher: Batcher, n_rows: int, left_s: float, timeout_ms: float, prior
     if left_s <= 0:
         raise errors.DeadlineExceeded(timeout_ms)
     wait_s = batcher.wait_s(n_rows, priority)
-    late_s = wait_s - left_s * (1 - HEADROOM)
+    allowed_s = left_s * (1 - HEADROOM)
+    late_s = wait_s - allowed_s / batcher.cost.caution
     if late_s <= 0 or batcher.idle_s > PROBE_S:
         return
-    if batcher.is_idle:
+    if not batcher.is_idle:
+        raise errors.Overloaded(timeout_ms, wait_s * 1000, late_s)
+    if wait_s > allowed_s:
         raise errors.DeadlineUnreachable(timeout_ms, wait_s * 1000)
-    raise errors.Overloaded(timeout_ms, wait_s * 1000, late_s)

@@ -18,6 +18,10 @@ TRUSTED_ERROR = 1.0
 seen as one slow batch, not as a model that became ten times dearer. With each further one in a row it is believed
 twice as much."""
 
+DEVIATIONS = 2.0
+"""Mean deviations by which work takes longer than predicted in hardly any case: one of 20, where errors are normal.
+Source: Jacobson, Congestion Avoidance and Control (SIGCOMM 1988), where it is 2, and 4 in later practice."""
+
 MOST_TRUSTED = 1024 * TRUSTED_ERROR
 
 
@@ -30,11 +34,15 @@ class Cost:
     their noise would make 1 000 rows look twenty times too dear after some minutes of single rows.
     """
 
-    __slots__ = ("_mean_size", "_trusted", "fixed_s", "per_unit_s")
+    __slots__ = ("_deviation", "_mean_size", "_trusted", "caution", "fixed_s", "per_unit_s")
 
     def __init__(self, fixed_s: float, per_unit_s: float) -> None:
         self.fixed_s = fixed_s
         self.per_unit_s = per_unit_s
+        self.caution = 1.0
+        """How many times as long as predicted work will hardly take."""
+        self._deviation = 0.0
+        """Mean absolute error of the last predictions, as a share of them."""
         self._mean_size = 1.0
         self._trusted = TRUSTED_ERROR
 
@@ -59,6 +67,9 @@ class Cost:
         else:
             self._trusted = min(2 * self._trusted, MOST_TRUSTED)
             error = math.copysign(reach, error)
+        if predicted:
+            self._deviation += RATE * (min(abs(error) / predicted, TRUSTED_ERROR) - self._deviation)
+            self.caution = 1 + DEVIATIONS * self._deviation
         fixed, per_unit = self.fixed_s, self.per_unit_s * self._mean_size
         least = LEAST_SHARE * max(fixed, per_unit) or 1.0
         fixed, per_unit = max(fixed, least), max(per_unit, least)

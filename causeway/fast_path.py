@@ -57,10 +57,9 @@ class FastPath:
         try:
             asked = self._asked(request)
             variant = self._deployment.route(asked.routing_key or request.id, asked.model_version)
-            full = work = None
-            if variant.batcher.is_computing:
-                full = self._full(request, asked, variant)
-            elif variant.batcher.runs_on_loop and not variant.keeps_answers:
+            work = None
+            full = self._full(request, asked, variant) if variant.batcher.is_computing else None
+            if full is None and not variant.keeps_answers:
                 work = self._work(request, asked, variant)
         except Exception:  # which the long way meets again, and tells
             return False
@@ -138,7 +137,9 @@ class FastPath:
 
     def _enter(self, work: _Work) -> None:
         door = self._doors[work.asked.priority]
-        if door.is_open:
+        if not work.variant.batcher.runs_on_loop:  # where it computes in a thread, the engine is what they wait for
+            self._submit(work)
+        elif door.is_open:
             self._submit(work)
             door.enter()
             work.inside = door

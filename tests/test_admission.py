@@ -91,6 +91,21 @@ def test_after_the_time_to_come_back_there_would_be_room(n_rows: int, left_s: fl
     busy(check, n_rows)
 
 
+def test_where_predictions_err_much_fewer_are_let_in_behind_others() -> None:
+    async def check(engine: HeldEngine, batcher: Batcher) -> None:
+        wait_s = batcher.wait_s(1)
+        admit(batcher, 1, 1.5 * wait_s, 1500 * wait_s)
+        batcher.cost.caution = 2.0
+        with pytest.raises(errors.Overloaded):
+            admit(batcher, 1, 1.5 * wait_s, 1500 * wait_s)
+        admit(batcher, 1, 3.0 * wait_s, 3000 * wait_s)
+
+    busy(check)
+    alone = idle(Cost(0, DEAR_S))
+    alone.cost.caution = 2.0
+    admit(alone, 100, 150 * DEAR_S, 150_000 * DEAR_S)  # nobody is in the way: it may be tried
+
+
 def test_interactive_requests_are_let_in_past_a_bulk_backlog_and_bulk_requests_are_not() -> None:
     async def check(engine: HeldEngine, batcher: Batcher) -> None:
         admit(batcher, 1, 0.2, 200, "interactive")

@@ -43,6 +43,29 @@ def test_no_observations_make_a_cost_negative_or_not_a_number(
         assert 0 <= cost.per_unit_s < math.inf
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.05, 0.2])
+def test_work_hardly_takes_longer_than_caution_says(noise: float) -> None:
+    rng = np.random.default_rng(0)
+    cost = Cost(1e-3, 1e-3)
+    n_longer = 0
+    for n in range(3000):
+        size = int(rng.integers(1, 20))
+        seconds = (1e-3 + 1e-3 * size) * rng.normal(1, noise)
+        n_longer += n >= 100 and seconds > cost.caution * cost.seconds(size) * (1 + 1e-9)
+        cost.learn(size, seconds)
+    assert n_longer < 0.1 * 2900
+    assert cost.caution == pytest.approx(1 + 2 * 0.8 * noise, abs=0.02 + noise)
+
+
+def test_a_pause_makes_hardly_more_cautious_and_nothing_more_than_its_most() -> None:
+    cost = Cost(1e-3, 1e-3)
+    cost.learn(1, 100.0)
+    assert 1 < cost.caution <= 1 + 2 * RATE
+    for n in range(100):
+        cost.learn(1, 100.0 * 3**n if n < 50 else 0.0)
+        assert cost.caution <= 3
+
+
 @settings(deadline=None)
 @given(fixed, per_unit, sizes, st.integers(1, 5000), st.floats(0, 1e6))
 def test_one_wild_observation_changes_what_its_size_costs_by_no_more_than_the_rate(

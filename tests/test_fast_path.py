@@ -231,14 +231,8 @@ def test_what_needs_more_than_its_batch_is_left_to_the_long_way() -> None:
     async def scenario(service: Service) -> None:
         assert not service.rest.fast_path.take(service.request(body())[0])
 
-    def dear(service: Service) -> Service:
-        batcher = service.deployment.champion.batcher
-        batcher.cost = type(batcher.cost)(0.0, 1.0)
-        return service
-
     run(scenario, cache_bytes=1_000_000)
     run(scenario, spans=object())
-    asyncio.run(scenario(dear(Service())))
     unready = Service()
     unready.deployment._served = None
     asyncio.run(scenario(unready))
@@ -261,15 +255,30 @@ def test_what_cannot_be_done_in_time_is_refused_at_once(is_open: bool, monkeypat
     run(scenario)
 
 
-def test_behind_the_long_queue_of_a_dear_model_they_are_refused_unread_and_else_left_alone() -> None:
+class Dear:
+    """Makes a service's model so dear that it computes in a thread, where it waits until it is let go on."""
+
+    def __init__(self, service: Service) -> None:
+        self.engine, self.go_on = service.given_an_engine(), threading.Event()
+        self.engine.before = lambda X: cast(None, self.go_on.wait(PATIENCE_S))
+        self.batcher = service.deployment.champion.batcher
+        self.batcher.cost.fixed_s, self.batcher.cost.per_unit_s = 0.5, 0.0
+
+    async def begun(self) -> None:
+        """Returns once it computes."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not self.batcher.is_computing:
+                await asyncio.sleep(0)
+
+
+PATIENT = {b"x-timeout-ms": b"20000"}
+
+
+def test_behind_the_long_queue_of_a_dear_model_they_are_refused_unread() -> None:
     async def scenario(service: Service) -> None:
-        engine, goes_on = service.given_an_engine(), threading.Event()
-        engine.before = lambda X: cast(None, goes_on.wait(PATIENCE_S))
-        batcher = service.deployment.champion.batcher
-        batcher.cost.fixed_s, batcher.cost.per_unit_s = 0.5, 0.0
-        job = batcher.submit(np.zeros((1, 2), np.float32), time.perf_counter() + PATIENCE_S)
-        while not batcher.is_computing:
-            await asyncio.sleep(0)
+        dear = Dear(service)
+        first = service.take(headers=PATIENT)[1]
+        await dear.begun()
         request, connection = service.request(b"{", {b"x-timeout-ms": b"100", b"x-request-id": b"mine"})
         assert service.rest.fast_path.take(request)
         ((status, headers, answer),) = connection.sent
@@ -277,12 +286,63 @@ def test_behind_the_long_queue_of_a_dear_model_they_are_refused_unread_and_else_
         assert int(headers["retry-after"]) >= 1
         assert service.count(503) == 1
         assert (request.body, request.drop) == (b"", None)
-        patient, untouched = service.request(body(), {b"x-timeout-ms": b"20000"})
-        assert not service.rest.fast_path.take(patient)
-        assert untouched.sent == []
-        goes_on.set()
-        await job
-        batcher.close()
+        dear.go_on.set()
+        assert (await answer_of(first))[0] == 200
+        dear.batcher.close()
+
+    run(scenario)
+
+
+def test_requests_for_a_dear_model_share_a_batch_in_its_thread_and_wait_at_no_door() -> None:
+    async def scenario(service: Service) -> None:
+        dear = Dear(service)
+        crowd = AtTheDoor(service)
+        first = service.take(headers=PATIENT)[1]
+        await dear.begun()
+        others = [service.take(body([float(n), 1.0]), PATIENT)[1] for n in range(3)]
+        dear.go_on.set()
+        for n, connection in enumerate(others):
+            status, headers, answer = await answer_of(connection)
+            assert (status, answer["predictions"]) == (200, [[pytest.approx(n / 10)]])
+            assert '"3 rows, drained"' in headers["server-timing"]
+        assert (await answer_of(first))[0] == 200
+        assert sorted(map(len, dear.engine.calls)) == [2, 3]
+        crowd.go()
+        dear.batcher.close()
+
+    service = run(scenario)
+    assert len(service.noted.records) == 4
+
+
+def test_who_hangs_up_while_a_dear_model_computes_others_is_not_computed() -> None:
+    async def scenario(service: Service) -> None:
+        dear = Dear(service)
+        first = service.take(headers=PATIENT)[1]
+        await dear.begun()
+        request, _ = service.take(body([3.0, 1.0]), PATIENT)
+        request.disconnected = True
+        request.message_event.set()
+        assert service.count(499) == 1
+        dear.go_on.set()
+        assert (await answer_of(first))[0] == 200
+        dear.batcher.close()
+        assert [3.0] not in dear.engine.calls
+
+    run(scenario)
+
+
+def test_whose_deadline_passes_while_a_dear_model_computes_it_is_told_at_once() -> None:
+    async def scenario(service: Service) -> None:
+        dear = Dear(service)
+        dear.batcher.cost.fixed_s = 0.01
+        _, connection = service.take(headers={b"x-timeout-ms": b"100"})
+        status, _, answer = await answer_of(connection)
+        assert (status, answer["code"]) == (504, "deadline_exceeded")
+        dear.go_on.set()
+        while not dear.batcher.is_idle:
+            await asyncio.sleep(0)
+        dear.batcher.close()
+        assert len(connection.sent) == 1
 
     run(scenario)
 
