@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from causeway import errors
 from causeway.codec import Decoder, NeedsSecondReading
@@ -46,7 +47,7 @@ IDLE_S = 30.0
 NICE = 10
 """By how much the process gives way, where it shares a core with the event loop."""
 
-GONE = (ConnectionError, asyncio.IncompleteReadError, RuntimeError)
+GONE = (ConnectionError, RuntimeError)
 """What talking to a process that has ended raises; RuntimeError is uvloop's."""
 
 
@@ -144,10 +145,23 @@ async def _ask(
     if not line:
         raise ConnectionResetError("the decoding process ended")
     is_refusal, n_bytes = json.loads(line)
-    data = await process.stdout.readexactly(n_bytes)
+    data = await _read(process.stdout, n_bytes)
     if is_refusal:
-        raise pickle.loads(data)  # noqa: S301 - from our own process
-    return np.frombuffer(data, dtype=np.float32).reshape(-1, contract.width)
+        raise pickle.loads(data.data)  # noqa: S301 - from our own process
+    return data.view(np.float32).reshape(-1, contract.width)
+
+
+async def _read(stream: asyncio.StreamReader, n_bytes: int) -> NDArray[np.uint8]:
+    """So many bytes, copied as they come: in one piece that would hold up the event loop."""
+    data = np.empty(n_bytes, np.uint8)
+    place = 0
+    while place < n_bytes:
+        piece = await stream.read(n_bytes - place)
+        if not piece:
+            raise ConnectionResetError("the decoding process ended")
+        data[place : place + len(piece)] = np.frombuffer(piece, np.uint8)
+        place += len(piece)
+    return data
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:

@@ -22,14 +22,19 @@ from numpy.typing import NDArray
 
 from causeway import logs
 from causeway.monitoring import sampling, spool
-from causeway.monitoring.batch import NUMBERS, Answer, Columns, RefusedValue, sample_counts
+from causeway.monitoring.batch import (
+    LARGE_BYTES,
+    NUMBERS,
+    Answer,
+    Columns,
+    Payload,
+    RefusedValue,
+    sample_counts,
+)
 from causeway.monitoring.keeper_process import KeeperProcess
 
 BATCH = 256
 """Requests that are packed at once, at most."""
-
-LARGE_BYTES = 32 * 1024
-"""With more bytes of features nothing is kept waiting."""
 
 PACE_S = 0.1
 """How often what was packed is written."""
@@ -155,8 +160,13 @@ class Recorder:
 class Packed(NamedTuple):
     """A batch on its way to the disk."""
 
-    payload: bytes
+    payload: Payload
     n_rows: int
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the payload."""
+        return sum(map(len, self.payload))
 
 
 class Writer:
@@ -189,7 +199,7 @@ class Writer:
 
     def put(self, packed: Packed) -> None:
         """Takes a batch."""
-        self._put_bytes += len(packed.payload)
+        self._put_bytes += packed.n_bytes
         self._waiting.append(packed)
 
     def close(self) -> None:
@@ -213,7 +223,7 @@ class Writer:
     def _write(self) -> None:
         for _ in range(len(self._waiting)):
             packed = self._waiting.popleft()
-            self._taken_bytes += len(packed.payload)
+            self._taken_bytes += packed.n_bytes
             try:
                 self._spool.append(packed.payload, packed.n_rows, time.time())
             except Exception as exc:  # the thread goes on: nobody else writes

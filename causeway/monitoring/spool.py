@@ -20,7 +20,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-MAGIC = b"CWS\x01"
+from causeway.monitoring.batch import Payload
+
+MAGIC = b"CWS\x02"
 """Begins a frame. The last byte is the form of the payload: a frame of another form is skipped as a whole."""
 
 SEGMENT_BYTES = 8 * 2**20
@@ -58,18 +60,22 @@ class Spool:
         self._n_bytes = 0
         self._began = 0.0
 
-    def append(self, payload: bytes, n_rows: int, now: float) -> None:
+    def append(self, payload: Payload, n_rows: int, now: float) -> None:
         """Adds a frame, written at `now`. Raises `OSError`, with the segment as it was before."""
         self.tend(now)
         if self._descriptor is None:
             self._begin(now)
         assert self._descriptor is not None  # noqa: S101 - of our own state
-        facts = _FACTS.pack(len(payload), n_rows, now)
-        head = _MAGIC.pack(MAGIC, zlib.crc32(payload, zlib.crc32(facts))) + facts
+        n_bytes = sum(map(len, payload))
+        facts = _FACTS.pack(n_bytes, n_rows, now)
+        checksum = zlib.crc32(facts)
+        for piece in payload:
+            checksum = zlib.crc32(piece, checksum)
+        head = _MAGIC.pack(MAGIC, checksum) + facts
         written = 0
         try:
-            written = os.writev(self._descriptor, (head, payload))
-            if written < len(head) + len(payload):
+            written = os.writev(self._descriptor, (head, *payload))
+            if written < len(head) + n_bytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
             if written:

@@ -67,7 +67,7 @@ def engine(settings: Settings) -> Iterator[Engine]:
 
 
 def append(writer: Spool, *records: Noted) -> None:
-    writer.append(frame(records), _n_rows(records), time.time())
+    writer.append([frame(records)], _n_rows(records), time.time())
 
 
 def frame(records: Sequence[Noted], factor: int = 1) -> bytes:
@@ -158,7 +158,7 @@ def test_what_cannot_be_read_is_counted_and_stops_nothing(
 ) -> None:
     writer = Spool(folder)
     append(writer, record("a"))
-    writer.append(b"not a batch", 3, time.time())
+    writer.append([b"not a batch"], 3, time.time())
     append(writer, record("b"))
     writer.close()
     drain(started())
@@ -567,7 +567,7 @@ def test_a_value_that_a_frame_samples_already_is_not_sampled_again(
     keeping._sampling.factor = 4
     records = tuple(record(str(n)) for n in range(400))
     for factor in (1, 4):
-        writer.append(frame(records, factor), 400, time.time())
+        writer.append([frame(records, factor)], 400, time.time())
     drain(keeping)
     assert len(logged(engine)) == 100 + 400
     assert left_out(registry, "sampled") == 300

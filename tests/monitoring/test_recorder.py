@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from causeway.monitoring import keeper_process, recorder, sampling
+from causeway.monitoring import batch, keeper_process, recorder, sampling
 from causeway.monitoring.backlog import Backlog, Taken
 from causeway.monitoring.batch import PINNED, Answer, Columns, RefusedValue, sample, unpack
 from causeway.monitoring.recorder import Recorder
@@ -47,7 +47,7 @@ def packed(
     for request_id, _, _, answer, trace_id in noted:
         columns.add(request_id, answer, trace_id)
     numbers = [(started, seconds, *answer[-1]) for _, started, seconds, answer, _ in noted]
-    return columns.pack(np.array(numbers, dtype=np.float64), refused or {}, factor=factor, clock=clock)
+    return b"".join(columns.pack(np.array(numbers, dtype=np.float64), refused or {}, factor=factor, clock=clock))
 
 
 def record(request_id: str, n_rows: int = 1, width: int = 3) -> Noted:
@@ -90,10 +90,11 @@ def left_out() -> LeftOut:
             st.none() | st.just("a key"),
             st.none() | st.just("0af7651916cd43dd8448eb211c80319c"),
         )
-    )
+    ),
+    st.sampled_from([30, batch.LARGE_BYTES]),
 )
 def test_what_is_unpacked_is_what_was_packed(
-    given: list[tuple[str, float, tuple[str, str], int, bool, str, str]],
+    given: list[tuple[str, float, tuple[str, str], int, bool, str, str]], large_bytes: int
 ) -> None:
     records = [
         (
@@ -113,15 +114,29 @@ def test_what_is_unpacked_is_what_was_packed(
         for request_id, started, variant, n_rows, is_pinned, key, trace in given
     ]
     refused = {("tiny:a", "x", "missing"): 2}
-    batch = unpack(packed(records, refused, factor=4, clock=1e9))
-    assert (batch.refused, batch.factor) == (refused, 4)
-    for prediction, expected in zip(batch.predictions, records, strict=True):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(batch, "LARGE_BYTES", large_bytes)
+        unpacked = unpack(packed(records, refused, factor=4, clock=1e9))
+    assert (unpacked.refused, unpacked.factor) == (refused, 4)
+    for prediction, expected in zip(unpacked.predictions, records, strict=True):
         request_id, started, latency, (X, scores, (role, tag), is_pinned, key, seconds), trace = expected
         assert prediction[:4] == (request_id, 1e9 + started, PINNED if is_pinned else role, tag)
         assert prediction.seconds == (latency, *seconds)
         assert (prediction.routing_key, prediction.trace_id) == (key, trace)
         np.testing.assert_array_equal(prediction.X, X, strict=True)
         np.testing.assert_array_equal(prediction.predictions, scores, strict=True)
+
+
+def test_what_is_large_is_not_copied() -> None:
+    columns = Columns()
+    noted = [record(request_id, n_rows) for request_id, n_rows in (("a", 1), ("b", 20_000), ("c", 1))]
+    for request_id, _, _, answer, trace_id in noted:
+        columns.add(request_id, answer, trace_id)
+    pieces = columns.pack(np.zeros((3, 6)), {}, factor=1, clock=0.0)
+    for large in noted[1][3][:2]:
+        assert sum(np.shares_memory(np.frombuffer(piece, np.uint8), large) for piece in pieces) == 1
+    assert sum(len(piece) for piece in pieces if len(piece) < 1000) < 1000
+    assert columns.n_bytes == 20_002 * 3 * 4
 
 
 def test_what_is_noted_is_in_the_spool_when_the_recorder_is_closed(folder: Path, left_out: LeftOut) -> None:

@@ -31,8 +31,8 @@ def only(folder: Path) -> Segment:
     return Segment(path)
 
 
-@given(payloads=st.lists(st.binary(max_size=300), max_size=20))
-def test_what_was_appended_is_read(payloads: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> None:
+@given(payloads=st.lists(st.lists(st.binary(max_size=300), max_size=3), max_size=20))
+def test_what_was_appended_is_read(payloads: list[list[bytes]], tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("spool")
     writer = Spool(folder)
     for n, payload in enumerate(payloads):
@@ -40,7 +40,7 @@ def test_what_was_appended_is_read(payloads: list[bytes], tmp_path_factory: pyte
     frames = [
         (frame.payload, frame.n_rows, frame.written) for path in segments(folder) for frame in read(Segment(path))
     ]
-    assert frames == [(payload, n, n) for n, payload in enumerate(payloads)]
+    assert frames == [(b"".join(payload), n, n) for n, payload in enumerate(payloads)]
     writer.close()
 
 
@@ -48,9 +48,9 @@ def test_a_frame_cut_off_at_any_byte_is_awaited_while_its_writer_lives_and_lost_
     tmp_path: Path,
 ) -> None:
     writer = Spool(tmp_path)
-    writer.append(b"before", 1, 0.0)
+    writer.append([b"before"], 1, 0.0)
     whole = next(segments(tmp_path)).stat().st_size
-    writer.append(b"cut off", 2, 1.0)
+    writer.append([b"cut off"], 2, 1.0)
     writer.close()
     (path,) = segments(tmp_path)
     data = path.read_bytes()
@@ -68,7 +68,7 @@ def test_a_damaged_frame_is_lost_alone(tmp_path: Path) -> None:
     writer = Spool(tmp_path)
     ends = []
     for payload in (b"first", b"second", b"third"):
-        writer.append(payload, 1, 0.0)
+        writer.append([payload], 1, 0.0)
         ends.append(next(segments(tmp_path)).stat().st_size)
     writer.close()
     (path,) = segments(tmp_path)
@@ -80,7 +80,7 @@ def test_a_damaged_frame_is_lost_alone(tmp_path: Path) -> None:
 
 def test_what_is_no_frame_ends_a_segment(tmp_path: Path) -> None:
     writer = Spool(tmp_path)
-    writer.append(b"before", 1, 0.0)
+    writer.append([b"before"], 1, 0.0)
     writer.close()
     (path,) = segments(tmp_path)
     with path.open("ab") as file:
@@ -92,18 +92,18 @@ def test_frames_of_another_release_are_skipped_and_their_rows_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = Spool(tmp_path)
-    monkeypatch.setattr(spool, "MAGIC", b"CWS\x02")
-    writer.append(b"of tomorrow", 7, 0.0)
+    monkeypatch.setattr(spool, "MAGIC", b"CWS\xff")
+    writer.append([b"of tomorrow"], 7, 0.0)
     monkeypatch.undo()
-    writer.append(b"of today", 1, 0.0)
+    writer.append([b"of today"], 1, 0.0)
     assert [(frame.payload, frame.n_rows) for frame in read(only(tmp_path))] == [(None, 7), (b"of today", 1)]
     writer.close()
 
 
 def test_a_large_or_old_segment_is_left_for_another(tmp_path: Path) -> None:
     writer = Spool(tmp_path)
-    writer.append(bytes(spool.SEGMENT_BYTES), 1, 0.0)
-    writer.append(b"small", 1, 1.0)
+    writer.append([bytes(spool.SEGMENT_BYTES)], 1, 0.0)
+    writer.append([b"small"], 1, 1.0)
     assert [Segment(path).is_left for path in segments(tmp_path)] == [True, False]
     writer.tend(1.0 + spool.SEGMENT_S)
     assert [Segment(path).is_left for path in segments(tmp_path)] == [True, True]
@@ -112,10 +112,10 @@ def test_a_large_or_old_segment_is_left_for_another(tmp_path: Path) -> None:
 def test_a_folder_that_somebody_removed_is_made_again(tmp_path: Path) -> None:
     folder = tmp_path / "spool"
     writer = Spool(folder)
-    writer.append(b"lost", 1, 0.0)
+    writer.append([b"lost"], 1, 0.0)
     only(folder).remove()
     folder.rmdir()
-    writer.append(b"kept", 1, 0.0)
+    writer.append([b"kept"], 1, 0.0)
     assert [frame.payload for frame in read(only(folder))] == [b"kept"]
     writer.close()
 
@@ -126,7 +126,7 @@ from pathlib import Path
 from causeway.monitoring.spool import Spool
 spool, n = Spool(Path(sys.argv[1])), 0
 while n < 2_000:
-    spool.append(b"%d;" % n * 20_000, 1, 0.0)
+    spool.append([b"%d;" % n * 20_000], 1, 0.0)
     n += 1
     if n == 20:
         print("writing", flush=True)
@@ -156,16 +156,16 @@ def test_of_a_writer_that_is_killed_all_whole_frames_are_read(tmp_path: Path) ->
 
 def test_a_frame_for_which_the_disk_has_no_room_leaves_no_trace(tmp_path: Path) -> None:
     writer = Spool(tmp_path)
-    writer.append(b"before", 1, 0.0)
+    writer.append([b"before"], 1, 0.0)
     (path,) = segments(tmp_path)
     before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 100, hard))
     try:
         with pytest.raises(OSError, match="No space left"):
-            writer.append(bytes(1000), 1, 0.0)
+            writer.append([bytes(1000)], 1, 0.0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
-    writer.append(b"after", 1, 0.0)
+    writer.append([b"after"], 1, 0.0)
     assert [frame.payload for frame in read(Segment(path))] == [b"before", b"after"]
     writer.close()
 
@@ -188,7 +188,7 @@ def test_what_has_the_name_of_a_segment_and_is_no_file_is_refused_at_once(tmp_pa
 
 def test_a_clock_that_steps_back_does_not_keep_a_segment(tmp_path: Path) -> None:
     writer = Spool(tmp_path)
-    writer.append(b"tomorrow", 1, 1e6)
-    writer.append(b"today", 1, 1e6 - spool.SEGMENT_S)
+    writer.append([b"tomorrow"], 1, 1e6)
+    writer.append([b"today"], 1, 1e6 - spool.SEGMENT_S)
     assert sorted(Segment(path).is_left for path in segments(tmp_path)) == [False, True]
     writer.close()
