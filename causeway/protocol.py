@@ -1,7 +1,7 @@
 """Plain requests to /predict from the HTTP parser to the batcher, and their answers to the connection, by a call each.
 
-uvicorn makes a task of every request, and messages of its parts; with a cheap model that is half of all the work. Here a
-POST /predict that has arrived as a whole, with a short body and nothing special in its head, is offered to a `Taker`
+uvicorn makes a task of every request, and messages of its parts; with a cheap model that is half of all the work. Here
+a POST /predict that has arrived as a whole, with a short body and nothing special in its head, is offered to a `Taker`
 first. What that does not take, and every other request, goes uvicorn's way, to the ASGI application.
 """
 
