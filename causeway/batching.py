@@ -347,16 +347,14 @@ class Batcher:
         parts: list[Part] = []
         n_rows = 0
         tightest = math.inf
-        is_known = now - self._last_ended < PROBE_S  # a prediction that is too old ends no job
-        least_s = fixed_s if is_known else -math.inf
-        is_crowded = is_known and self._waiting_rows > room
+        # A prediction that is too old ends no job.
+        least_s = fixed_s if now - self._last_ended < PROBE_S else -math.inf
         interactive, bulk = self._interactive, self._bulk
         while interactive or bulk:
             queue = bulk if bulk and (not interactive or self._bulk_credit >= 1) else interactive
             job = queue[0]
             left = job.n_rows - job.taken
-            is_late = now >= job.deadline or now + least_s + per_row_s * left >= job.deadline
-            if is_late or (is_crowded and self._gives_way(job, now, room, room - n_rows)):
+            if now >= job.deadline or now + least_s + per_row_s * left >= job.deadline:
                 self.drop(job, Expired())
             if job.is_over:
                 queue.popleft()
@@ -375,16 +373,6 @@ class Batcher:
             n_rows += taken
             self._move(queue, taken)
         return Batch(parts, n_rows, reason, now) if parts else None
-
-    def _gives_way(self, job: Job, now: float, n_full: int, n_free: int) -> bool:
-        """Whether a batch of `n_full` rows may be too late for a job, and others fill the `n_free` rows without it.
-
-        Else it would be computed in vain, or hold them up with a batch that is small for its sake.
-        """
-        others = self._waiting_rows - job.n_left
-        if not job.is_bulk:
-            others -= self._waiting_bulk_rows
-        return others >= n_free and now + self.cost.caution * self.cost.seconds(max(n_full, job.n_left)) >= job.deadline
 
     def _move(self, queue: deque[Job], n_rows: int) -> None:
         """Counts rows of the first job as taken.

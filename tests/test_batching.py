@@ -578,37 +578,6 @@ def test_a_deadline_that_no_batch_could_meet_does_not_hold_up_what_is_before_it(
     run(main())
 
 
-@pytest.mark.parametrize(
-    ("caution", "left_rows", "n_others", "batches"),
-    [
-        (1.0, 5, 9, [(1, IDLE), (4, DEADLINE), (7, DRAINED)]),  # without it the batch would not be full
-        (1.0, 5, 20, [(1, IDLE), (10, FULL), (10, DRAINED)]),
-        (1.0, 15, 20, [(1, IDLE), (10, FULL), (10, FULL), (2, DRAINED)]),
-        (2.0, 15, 20, [(1, IDLE), (10, FULL), (10, DRAINED)]),
-    ],
-)
-def test_in_a_crowd_whoever_a_full_batch_may_be_too_late_for_gives_way(
-    caution: float, left_rows: int, n_others: int, batches: list[tuple[int, str]]
-) -> None:
-    async def main() -> None:
-        engine, told = HeldEngine(), Told()
-        batcher = steady(engine, Cost(0, DEAR_S), told)
-        batcher.cost.caution = caution
-        first = batcher.submit(rows(1), FAR)
-        await engine.begun.acquire()
-        tight = batcher.submit(rows(2), engine.clock.now + (1 + left_rows) * DEAR_S)
-        others = [batcher.submit(rows(1), FAR) for _ in range(n_others)]
-        engine.go_on()
-        outcome, *_ = await outcomes([tight, first, *others])
-        gave_way = batches[1] == (10, FULL) and len(batches) == 3
-        assert isinstance(outcome, Expired) == gave_way
-        await idle(batcher)
-        assert told.batches == batches
-        batcher.close()
-
-    run(main())
-
-
 @pytest.mark.parametrize("per_row_s", [CHEAP_S, DEAR_S])
 def test_work_whose_deadline_has_passed_before_it_starts_is_never_computed(per_row_s: float) -> None:
     async def main() -> None:

@@ -1,7 +1,7 @@
 """Some hundred predictions as one piece of bytes: what the recorder packs and the keeper unpacks.
 
-Column by column: the features, the scores, the rest in MessagePack, and the length of that. 0.15 us a prediction; what
-is large is not copied.
+Column by column: the features, the scores, the rest in MessagePack, and the length of that. 0.15 us a prediction; large
+features are not copied.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ _decode = msgspec.msgpack.Decoder(_Packed).decode
 
 class Columns:
     """Answered requests on their way into the log, column by column, as bytes: what they were made of is let go of at
-    once, unless it is large. To hold the objects of some hundred requests costs more than to copy them."""
+    once, unless the features are large. To hold the objects of some hundred requests costs more than to copy them."""
 
     __slots__ = (
         "_before",
@@ -131,8 +131,8 @@ class Columns:
         self._request_ids: list[str] = []
         self._features = bytearray()
         self._predictions = bytearray()
-        self._before: tuple[list[bytearray | memoryview], ...] = [], []
-        """Pieces that come before these, of features and predictions."""
+        self._before: list[bytearray | memoryview] = []
+        """Pieces that come before these features."""
         self._facts: list[tuple[int, tuple[str, str], str | None, str | None]] = []
         """Of each: its rows, role and tag, routing key and trace id."""
         self._widths: dict[tuple[str, str], tuple[int, int]] = {}
@@ -155,10 +155,11 @@ class Columns:
         self.n_rows += n_rows
         self.n_bytes += n_bytes
         if n_bytes > LARGE_BYTES:
-            self._keep(X, predictions)
+            self._before += self._features, np.ascontiguousarray(X).view(np.uint8).reshape(-1).data
+            self._features = bytearray()
         else:
             self._features += X.tobytes()
-            self._predictions += predictions.tobytes()
+        self._predictions += predictions.tobytes()  # always: they may be part of a batch's
         self._facts.append((n_rows, variant, routing_key, trace_id))
 
     def pack(
@@ -184,14 +185,7 @@ class Columns:
             list(refused.items()),
         )
         head = _encode(packed)
-        features, predictions = self._before
-        return *features, self._features, *predictions, self._predictions, head, _HEAD_BYTES.pack(len(head))
-
-    def _keep(self, *arrays: Array) -> None:
-        """Takes features and predictions as they are."""
-        for pieces, last, array in zip(self._before, (self._features, self._predictions), arrays, strict=True):
-            pieces += last, np.ascontiguousarray(array).view(np.uint8).reshape(-1).data
-        self._features, self._predictions = bytearray(), bytearray()
+        return *self._before, self._features, self._predictions, head, _HEAD_BYTES.pack(len(head))
 
 
 def unpack(payload: bytes) -> Batch:
