@@ -91,7 +91,7 @@ test: setup-dev prometheus ## set up and run the tests
 load-test: $(MODEL) $(VENV)/.load ## find where the service tips over (OPTIONS="--dear --repeats 3"; OPTIONS=--help)
 	@$(WITH_MODEL) && $(BIN)/python -m load_tests $(OPTIONS)
 
-bench: wrk $(VENV)/.bench ## measure Causeway beside its peers and write README.md's table (Linux, wrk; 12 minutes)
+bench: wrk $(VENV)/.bench ## measure Causeway beside its peers and write README.md's table (Linux, wrk; 17 minutes)
 	$(BIN)/python -m load_tests.bench --write
 
 wrk:

@@ -18,11 +18,11 @@ TRUSTED_ERROR = 1.0
 seen as one slow batch, not as a model that became ten times dearer. With each further one in a row it is believed
 twice as much."""
 
+MOST_TRUSTED = 1024 * TRUSTED_ERROR
+
 DEVIATIONS = 2.0
 """Mean deviations by which work takes longer than predicted in hardly any case: one of 20, where errors are normal.
 Source: Jacobson, Congestion Avoidance and Control (SIGCOMM 1988), where it is 2, and 4 in later practice."""
-
-MOST_TRUSTED = 1024 * TRUSTED_ERROR
 
 
 class Cost:
@@ -34,15 +34,14 @@ class Cost:
     their noise would make 1 000 rows look twenty times too dear after some minutes of single rows.
     """
 
-    __slots__ = ("_deviation", "_mean_size", "_trusted", "caution", "fixed_s", "per_unit_s")
+    __slots__ = ("_mean_size", "_trusted", "caution", "fixed_s", "per_unit_s")
 
     def __init__(self, fixed_s: float, per_unit_s: float) -> None:
         self.fixed_s = fixed_s
         self.per_unit_s = per_unit_s
         self.caution = 1.0
-        """How many times as long as predicted work will hardly take."""
-        self._deviation = 0.0
-        """Mean absolute error of the last predictions, as a share of them."""
+        """How many times as long as predicted work will hardly take: 1, and `DEVIATIONS` times the mean absolute error
+        of the last predictions, as a share of them."""
         self._mean_size = 1.0
         self._trusted = TRUSTED_ERROR
 
@@ -68,8 +67,7 @@ class Cost:
             self._trusted = min(2 * self._trusted, MOST_TRUSTED)
             error = math.copysign(reach, error)
         if predicted:
-            self._deviation += RATE * (min(abs(error) / predicted, TRUSTED_ERROR) - self._deviation)
-            self.caution = 1 + DEVIATIONS * self._deviation
+            self.caution += RATE * (1 + DEVIATIONS * min(abs(error) / predicted, TRUSTED_ERROR) - self.caution)
         fixed, per_unit = self.fixed_s, self.per_unit_s * self._mean_size
         least = LEAST_SHARE * max(fixed, per_unit) or 1.0
         fixed, per_unit = max(fixed, least), max(per_unit, least)

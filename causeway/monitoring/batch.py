@@ -32,7 +32,7 @@ Payload = Sequence[bytes | bytearray | memoryview]
 """The bytes of a batch, in pieces."""
 
 LARGE_BYTES = 32 * 1024
-"""Features with more of them are kept as they are: copying them would hold up the event loop."""
+"""Features with more of them are not copied, which would hold up the event loop, and not kept waiting."""
 
 _HEAD_BYTES = struct.Struct("<I")
 

@@ -22,15 +22,7 @@ from numpy.typing import NDArray
 
 from causeway import logs
 from causeway.monitoring import sampling, spool
-from causeway.monitoring.batch import (
-    LARGE_BYTES,
-    NUMBERS,
-    Answer,
-    Columns,
-    Payload,
-    RefusedValue,
-    sample_counts,
-)
+from causeway.monitoring.batch import LARGE_BYTES, NUMBERS, Answer, Columns, Payload, RefusedValue, sample_counts
 from causeway.monitoring.keeper_process import KeeperProcess
 
 BATCH = 256
